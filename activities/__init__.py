@@ -1,0 +1,1 @@
+"""Does: one class per job, its collaborators injected by worker.py."""

@@ -1,0 +1,71 @@
+"""The Temporal client, the same for API, worker, command line and replay."""
+
+import asyncio
+import os
+import socket
+from datetime import timedelta
+
+import structlog
+from temporalio.client import Client
+from temporalio.contrib.opentelemetry import OpenTelemetryPlugin
+from temporalio.envconfig import ClientConfig
+from temporalio.service import RPCError
+
+from runtime.converter import data_converter
+from runtime.server import external_service_configured
+from runtime.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+CONNECT_PAUSE = timedelta(seconds=1)
+
+
+class TemporalUnreachable(Exception):
+    """No Temporal service answered; the message names the address and what to check."""
+
+
+async def connect(settings: Settings, *, role: str, wait: timedelta = timedelta(seconds=60)) -> Client:
+    """A connected client.
+
+    The address, namespace, TLS and API key come from the standard environment or profile; without any of them the
+    embedded server's port is used.
+
+    Args:
+        settings: for the embedded server's port.
+        role: goes into the identity that the Web UI shows, such as `worker`.
+        wait: how long a service that does not answer yet is waited for.
+
+    Raises:
+        TemporalUnreachable: after `wait`.
+    """
+    deadline = asyncio.get_running_loop().time() + wait.total_seconds()
+    while True:
+        client = await lazy_client(settings, role=role)
+        try:
+            await client.service_client.check_health(timeout=timedelta(seconds=5))
+        except (RuntimeError, RPCError) as error:
+            if asyncio.get_running_loop().time() >= deadline:
+                msg = (
+                    f"no Temporal service at {client.service_client.config.target_host}: {error}. Start one with "
+                    "`holdfast up`, or set TEMPORAL_ADDRESS (and TEMPORAL_NAMESPACE) to a running one."
+                )
+                raise TemporalUnreachable(msg) from error
+            log.info("temporal.awaited", address=client.service_client.config.target_host)
+            await asyncio.sleep(CONNECT_PAUSE.total_seconds())
+        else:
+            return client
+
+
+async def lazy_client(settings: Settings, *, role: str) -> Client:
+    """A client that connects at its first call, so that the API starts and says 503 while Temporal is away."""
+    config = ClientConfig.load_client_connect_config()
+    if not external_service_configured():
+        config["target_host"] = f"127.0.0.1:{settings.temporal_port}"
+    config.setdefault("target_host", "127.0.0.1:7233")
+    return await Client.connect(
+        **config,
+        lazy=True,
+        identity=f"{role}@{socket.gethostname()}:{os.getpid()}",
+        data_converter=data_converter(),
+        plugins=[OpenTelemetryPlugin(add_temporal_spans=True)],
+    )

@@ -1,0 +1,1 @@
+"""Asks: the HTTP API, the command line, the schedules, `holdfast up`."""

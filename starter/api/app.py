@@ -1,0 +1,37 @@
+"""The application object and its middleware."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+from runtime.settings import Settings
+from starter.api import files, health, jobs, problems
+from starter.api.log_context import LogContext
+from starter.services import open_services
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API. Its services are opened when it starts and closed when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings, role="api") as services:
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title="Holdfast",
+        version=version("holdfast"),
+        summary="Background jobs: started here, seen in the Temporal Web UI.",
+        lifespan=lifespan,
+        openapi_tags=[{"name": "files"}, {"name": "jobs"}, {"name": "health"}],
+    )
+    problems.install(app)
+    for router in (files.router, jobs.router, health.router):
+        app.include_router(router)
+    app.add_middleware(LogContext)
+    FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz", exclude_spans=["receive", "send"])
+    return app

@@ -1,0 +1,1 @@
+"""Keeps: tables and queries, migrations, blobs. Knows nothing of Temporal beyond ids."""

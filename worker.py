@@ -1,0 +1,140 @@
+"""The worker: settings in, collaborators built, one Temporal worker per queue. No logic.
+
+    python worker.py                     all queues that have job types
+    python worker.py --queue files       only these
+
+SIGTERM and SIGINT drain: no new work, running activities finish or hand over their place, then exit code 0. A second
+signal hurries.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.adapters import images, inspection, ocr
+from activities.file import FileActivities, FileTools
+from activities.job import JobActivities
+from activities.scratch import Scratch
+from contracts.catalogue import FILE, QUEUES, Queue
+from runtime import telemetry
+from runtime.clock import SystemClock
+from runtime.cpu_pool import CpuPool
+from runtime.drain import drain_on_signal
+from runtime.log_context import LogContext
+from runtime.settings import Settings
+from runtime.temporal import TemporalUnreachable, connect
+from store.blobs import Blobs
+from store.database import Database, DatabaseUnavailable, NeedsMigration
+from store.files import Files
+from store.jobs import Jobs
+from workflows.file import FileWorkflow
+
+log = structlog.get_logger("worker")
+
+MAX_HEARTBEAT_WAIT = timedelta(seconds=2)  # a cancelled activity learns of it with its next heartbeat
+WORKFLOWS = (FileWorkflow,)
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What activities are made of; one of each per process."""
+
+    jobs: Jobs
+    file: FileActivities
+
+    def activities_of(self, queue: str) -> list[Callable[..., Any]]:
+        """The activities that run on `queue`."""
+        record = [JobActivities(jobs=self.jobs).record]
+        if queue == FILE.queue:
+            return [*record, self.file.verify, self.file.make_thumbnails, self.file.read_page, self.file.publish_text]
+        return []
+
+
+def build_workers(client: Client, collaborators: Collaborators, queues: Sequence[Queue], drain: timedelta) -> list[Worker]:
+    """A worker for each queue."""
+    return [
+        Worker(
+            client,
+            task_queue=queue.name,
+            workflows=WORKFLOWS,
+            activities=collaborators.activities_of(queue.name),
+            interceptors=[LogContext()],
+            max_concurrent_activities=queue.activities_at_once,
+            max_heartbeat_throttle_interval=MAX_HEARTBEAT_WAIT,
+            default_heartbeat_throttle_interval=MAX_HEARTBEAT_WAIT,
+            graceful_shutdown_timeout=drain,
+        )
+        for queue in queues
+    ]
+
+
+async def run(settings: Settings, names: Sequence[str]) -> int:
+    """Work until a signal; the exit code."""
+    served = [queue for queue in QUEUES if queue.name == FILE.queue]
+    queues = [queue for queue in served if not names or queue.name in names]
+    unknown = set(names) - {queue.name for queue in served}
+    if unknown:
+        log.error("queue.unknown", unknown=sorted(unknown), known=[queue.name for queue in served])
+        return 2
+    database = Database.open(settings.resolved_database_url(), settings.resolved_ledger_url())
+    pool = CpuPool(settings.cpu_processes)
+    try:
+        await database.ping()
+        client = await connect(settings, role="worker")
+        jobs = Jobs(database, SystemClock())
+        blobs = Blobs.open(settings.resolved_blobs_url())
+        collaborators = Collaborators(
+            jobs=jobs,
+            file=FileActivities(
+                files=Files(database, SystemClock(), jobs),
+                blobs=blobs,
+                scratch=Scratch(blobs=blobs, folder=settings.data_dir / "scratch" / str(os.getpid())),
+                pool=pool,
+                tools=FileTools(
+                    inspect=inspection.inspect, thumbnails=images.thumbnails, read_page=ocr.read_page
+                ),
+            ),
+        )
+        drain = timedelta(seconds=settings.drain_seconds)
+        workers = build_workers(client, collaborators, queues, drain)
+        log.info("worker.started", queues=[queue.name for queue in queues], cpu_processes=pool.children)
+        await drain_on_signal(workers, drain)
+    except (DatabaseUnavailable, NeedsMigration, TemporalUnreachable) as error:
+        log.error("worker.refused", reason=str(error))  # noqa: TRY400 - the sentence says what to do
+        return 1
+    finally:
+        pool.close()
+        await database.close()
+    log.info("worker.stopped")
+    return 0
+
+
+def main() -> None:
+    """Parse, run, and leave by os._exit: the interpreter can abort at exit after a worker was used.
+
+    https://github.com/temporalio/sdk-python/issues/300
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queue", action="append", default=[], help="a queue to serve; may be repeated")
+    arguments = parser.parse_args()
+    settings = Settings()
+    telemetry.configure_logging(settings)
+    telemetry.configure_tracing("holdfast-worker", settings)
+    code = asyncio.run(run(settings, arguments.queue))
+    telemetry.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
