@@ -105,7 +105,7 @@ class FileActivities:
             ]
             for row, thumbnail in zip(rows, made, strict=True):
                 await self._blobs.put(row.blob_key, thumbnail.webp)
-            await self._files.save_thumbnails(content.content_id, rows)
+            await self._files.save_thumbnails(rows)
         return ThumbnailsMade(sizes_px=tuple(row.size_px for row in rows))
 
     @activity.defn(name="file.read_page")

@@ -79,7 +79,7 @@ async def _store(
                 trace_id=trace_id,
             ),
         )
-        file, content, _new = await services.files.receive(
+        file, content = await services.files.receive(
             connection,
             tenant=tenant,
             person=None,
@@ -88,7 +88,7 @@ async def _store(
             sha256=upload.sha256,
             blob_key=blob_key,
             pipeline_version=PIPELINE_VERSION,
-            job_id_of_file=job.job_id,
+            job_id=job.job_id,
             file_id=str(new_id()),
             content_id=str(new_id()),
         )

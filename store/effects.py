@@ -1,0 +1,109 @@
+"""The ledger of effects: claimed before, settled after, so that a repeated activity does nothing twice.
+
+A claimed, unsettled row found later means that a process died in between: maybe done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+
+from pydantic import JsonValue
+from sqlalchemy import and_, delete, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from runtime.clock import Clock, micros
+from store.database import MAX_ROWS_PER_WRITE, Database
+from store.tables import effects
+
+KEEP = timedelta(days=30)
+
+
+class ClaimStatus(Enum):
+    """NEW: do it now. SETTLED: it was done, see the outcome. UNSETTLED: maybe done."""
+
+    NEW = "new"
+    SETTLED = "settled"
+    UNSETTLED = "unsettled"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer for one target. `outcome` is what was settled."""
+
+    target: str
+    status: ClaimStatus
+    outcome: JsonValue = None
+
+
+class Effects:
+    """Queries on effects."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def claim(self, first_run_id: str, step: str, target: str) -> Claim:
+        """Claim one effect."""
+        return (await self.claim_many(first_run_id, step, [target]))[0]
+
+    async def claim_many(self, first_run_id: str, step: str, targets: Sequence[str]) -> list[Claim]:
+        """Claim effects of one step, in the order of `targets`; of two that race, one gets NEW."""
+        claims: list[Claim] = []
+        for start in range(0, len(targets), MAX_ROWS_PER_WRITE):
+            claims += await self._claim_batch(first_run_id, step, targets[start : start + MAX_ROWS_PER_WRITE])
+        return claims
+
+    async def _claim_batch(self, first_run_id: str, step: str, targets: Sequence[str]) -> list[Claim]:
+        engine = self._database.ledger
+        upsert = sqlite.insert(effects) if engine.dialect.name == "sqlite" else postgresql.insert(effects)
+        now = micros(self._clock.now())
+        rows = [
+            {"first_run_id": first_run_id, "step": step, "target": target, "state": "claimed", "claimed_at": now}
+            for target in sorted(set(targets))  # one order for all, or two batches could deadlock
+        ]
+        mine = and_(effects.c.first_run_id == first_run_id, effects.c.step == step)
+        async with self._database.write(engine) as connection:
+            made = await connection.execute(upsert.values(rows).on_conflict_do_nothing().returning(effects.c.target))
+            new = set(made.scalars())
+            query = select(effects.c.target, effects.c.state, effects.c.outcome).where(
+                mine, effects.c.target.in_(set(targets) - new)
+            )
+            known = {row.target: row for row in await connection.execute(query)}
+        claims = []
+        for target in targets:
+            if target in new:
+                claims.append(Claim(target, ClaimStatus.NEW))
+            else:
+                row = known[target]
+                status = ClaimStatus.SETTLED if row.state == "settled" else ClaimStatus.UNSETTLED
+                claims.append(Claim(target, status, row.outcome))
+        return claims
+
+    async def settle(self, first_run_id: str, step: str, target: str, outcome: JsonValue) -> None:
+        """Note how one effect ended."""
+        await self.settle_many(first_run_id, step, {target: outcome})
+
+    async def settle_many(self, first_run_id: str, step: str, outcomes: Mapping[str, JsonValue]) -> None:
+        """Note how effects of one step ended; `outcomes` by target."""
+        items = sorted(outcomes.items())
+        now = micros(self._clock.now())
+        for start in range(0, len(items), MAX_ROWS_PER_WRITE):
+            async with self._database.write(self._database.ledger) as connection:
+                for target, outcome in items[start : start + MAX_ROWS_PER_WRITE]:
+                    await connection.execute(
+                        update(effects)
+                        .where(
+                            tuple_(effects.c.first_run_id, effects.c.step, effects.c.target)
+                            == tuple_(first_run_id, step, target)
+                        )
+                        .values(state="settled", outcome=outcome, settled_at=now)
+                    )
+
+    async def purge(self, limit: int = MAX_ROWS_PER_WRITE) -> int:
+        """Delete at most `limit` that were claimed over 30 days ago; how many."""
+        keys = (effects.c.first_run_id, effects.c.step, effects.c.target)
+        old = select(*keys).where(effects.c.claimed_at <= micros(self._clock.now() - KEEP)).limit(limit)
+        async with self._database.write(self._database.ledger) as connection:
+            done = await connection.execute(delete(effects).where(tuple_(*keys).in_(old)))
+        return done.rowcount
