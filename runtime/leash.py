@@ -1,0 +1,53 @@
+"""`python -m runtime.leash COMMAND…` ends COMMAND when standard input ends, that is, when whoever started it dies.
+
+A killed parent cannot stop its children; the operating system closes its end of the pipe for it.
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+GRACE_SECONDS = 30.0  # between SIGTERM and SIGKILL; longer than a worker's drain
+
+
+def leashed(command: Sequence[str]) -> list[str]:
+    """The command to start instead, with `stdin` a pipe that stays open."""
+    return [sys.executable, "-m", "runtime.leash", *command]
+
+
+def main() -> int:
+    """Run, forward SIGTERM and SIGINT, end with the child; its exit code, or 128 and the signal's number."""
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - our own arguments
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    waiting = selectors.DefaultSelector()
+    waiting.register(sys.stdin.fileno(), selectors.EVENT_READ)
+    waiting.register(wake_read, selectors.EVENT_READ)
+    timeout = None
+    while child.poll() is None:
+        ready = waiting.select(timeout)
+        if not ready and timeout is not None:
+            child.kill()
+            child.wait()
+        for key, _ in ready:
+            got = os.read(key.fd, 64)
+            if key.fd == wake_read:
+                for number in got:
+                    if number != signal.SIGCHLD:
+                        child.send_signal(number)
+                        timeout = GRACE_SECONDS
+            elif not got:
+                waiting.unregister(key.fd)
+                child.terminate()
+                timeout = GRACE_SECONDS
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

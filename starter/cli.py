@@ -1,0 +1,208 @@
+"""The command line: `holdfast …`."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+import uvicorn
+from rich.console import Console
+from rich.table import Table
+from temporalio.client import WorkflowUpdateFailedError
+
+from contracts.payloads.job import Resolve, Resolved
+from runtime import telemetry
+from runtime.ports import PortInUse
+from runtime.server import ServerError
+from runtime.settings import Settings
+from runtime.temporal import TemporalUnreachable, connect
+from starter.bootstrap import bootstrap as run_bootstrap
+from starter.demo.run import run_demo
+from starter.services import open_services
+from starter.supervisor import NotReady, stack
+from store.api_keys import Role
+from store.database import Database, DatabaseUnavailable, NeedsMigration
+
+app = typer.Typer(help="Background jobs on Temporal.", no_args_is_help=True, add_completion=True)
+keys = typer.Typer(help="API keys.", no_args_is_help=True)
+jobs = typer.Typer(help="Jobs.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+app.add_typer(jobs, name="jobs")
+out = Console()
+
+EXPECTED = (ServerError, PortInUse, TemporalUnreachable, DatabaseUnavailable, NeedsMigration, NotReady)
+
+
+def _run(work: Coroutine[Any, Any, int | None], settings: Settings) -> None:
+    telemetry.configure_logging(settings)
+    try:
+        code = asyncio.run(work) or 0
+    except EXPECTED as error:
+        Console(stderr=True).print(f"[red]holdfast:[/red] {error}", highlight=False)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    telemetry.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the interpreter can abort at exit: https://github.com/temporalio/sdk-python/issues/300
+
+
+@app.command()
+def up() -> None:
+    """Run everything on this machine: Temporal with its Web UI, worker, API. Ctrl-C stops it; the data stays."""
+    settings = Settings()
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with stack(settings):
+            out.print(f"API           {settings.resolved_public_url()}/docs")
+            out.print(f"Temporal UI   {settings.resolved_temporal_ui_url()}")
+            out.print(f"Data          {settings.data_dir.absolute()}")
+            out.print("An API key    holdfast keys create --tenant acme --role submit")
+            await stop.wait()
+            out.print("stopping: running work finishes or hands over its place")
+
+    _run(work(), settings)
+
+
+@app.command()
+def api() -> None:
+    """Serve the HTTP API."""
+    from starter.api.app import create_app  # noqa: PLC0415 - other commands need no web framework
+
+    settings = Settings()
+    telemetry.configure_logging(settings)
+    telemetry.configure_tracing("holdfast-api", settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            host=settings.api_host,
+            port=settings.api_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,  # seconds; an event stream never ends by itself
+        )
+    )
+
+    async def work() -> int:
+        await server.serve()
+        return 0 if server.started else 1
+
+    _run(work(), settings)
+
+
+@app.command()
+def bootstrap() -> None:
+    """Prepare store and Temporal: migrations, namespace, search attributes, queue limits. Safe to repeat."""
+    settings = Settings()
+
+    async def work() -> None:
+        database = Database.open(settings.resolved_database_url(), settings.resolved_ledger_url())
+        try:
+            done = await run_bootstrap(await connect(settings, role="bootstrap"), database)
+        finally:
+            await database.close()
+        for line in done.lines():
+            out.print(line, highlight=False)
+
+    _run(work(), settings)
+
+
+@app.command()
+def demo() -> None:
+    """Run the main jobs on real input in a fresh folder, print what happened, and stop."""
+    settings = Settings(log_level="warning")
+    _run(run_demo(settings), settings)
+
+
+@keys.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option(help="Whose jobs and files; `*` for all.")],
+    role: Annotated[Role, typer.Option(help="submit, view, operate or admin.")] = Role.SUBMIT,
+    label: Annotated[str, typer.Option(help="To know it by.")] = "",
+) -> None:
+    """Make a key and print it, once."""
+    settings = Settings()
+
+    async def work() -> None:
+        async with open_services(settings, role="cli") as services:
+            await services.database.ping()
+            key, secret = await services.api_keys.create(tenant, role, label)
+        Console(stderr=True).print(f"key {key.key_id} for {tenant}, {role.value}; it is not shown again:")
+        print(secret)  # noqa: T201 - alone on standard output, for scripts
+
+    _run(work(), settings)
+
+
+@keys.command("list")
+def list_keys(tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None) -> None:
+    """All keys, without their secrets."""
+    settings = Settings()
+
+    async def work() -> None:
+        async with open_services(settings, role="cli") as services:
+            found = await services.api_keys.list(tenant)
+        table = Table("key", "tenant", "role", "label", "created", "revoked")
+        for key in found:
+            revoked = f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else ""
+            table.add_row(key.key_id, key.tenant, key.role, key.label, f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
+        out.print(table)
+
+    _run(work(), settings)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: str) -> None:
+    """Refuse a key from now on."""
+    settings = Settings()
+
+    async def work() -> int:
+        async with open_services(settings, role="cli") as services:
+            revoked = await services.api_keys.revoke(key_id)
+        out.print("revoked" if revoked else f"there is no unrevoked key {key_id}: see `holdfast keys list`")
+        return 0 if revoked else 1
+
+    _run(work(), settings)
+
+
+@jobs.command("resolve")
+def resolve_job(
+    job_id: UUID,
+    action: Annotated[str, typer.Argument(help="retry or discard")],
+    step: Annotated[str | None, typer.Option(help="One parked step; without it all of them.")] = None,
+    reason: Annotated[str, typer.Option(help="Kept in the history.")] = "",
+) -> None:
+    """Retry or discard the parked step of a dead letter."""
+    settings = Settings()
+    if action not in {"retry", "discard"}:
+        raise typer.BadParameter("say retry or discard", param_hint="action")
+
+    async def work() -> int:
+        async with open_services(settings, role="cli") as services:
+            job = await services.jobs.get(None, job_id)
+            if job is None:
+                out.print(f"there is no job {job_id}")
+                return 1
+            handle = (await connect(settings, role="cli")).get_workflow_handle(job.workflow_id)
+            decision = Resolve.model_validate({"action": action, "step": step, "reason": reason})
+            try:
+                resolved = await handle.execute_update("resolve", decision, result_type=Resolved)
+            except WorkflowUpdateFailedError as error:
+                out.print(f"refused: {error.cause}")
+                return 1
+        out.print(f"{action}: {', '.join(resolved.steps)}")
+        return 0
+
+    _run(work(), settings)
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,1 @@
+"""`make demo`: the main jobs on files that look like real ones."""

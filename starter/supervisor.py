@@ -1,0 +1,170 @@
+"""`holdfast up`: the Temporal server, the worker and the API as children of one process.
+
+A child that dies is started again. When this process ends, in whatever way, so do its children.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import structlog
+
+from runtime.leash import leashed
+from runtime.ports import check_free
+from runtime.server import EmbeddedServer, ServerOptions, external_service_configured
+from runtime.settings import Settings
+from runtime.temporal import connect
+from starter.bootstrap import bootstrap
+from store.database import Database
+
+log = structlog.get_logger(__name__)
+
+RESTART_PAUSE = timedelta(seconds=1)  # before a dead child is started again
+STOP_BEYOND_DRAIN = timedelta(seconds=25)
+READY_WITHIN = timedelta(seconds=60)
+
+
+class NotReady(Exception):
+    """The API did not become ready; the message says where the logs are."""
+
+
+@dataclass
+class Child:
+    """A program of ours that is kept running. Its output goes to `log_file`, or to ours."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log_file: Path | None
+    process: asyncio.subprocess.Process | None = field(default=None)
+
+    async def start(self) -> None:
+        """Start it once."""
+        output = self.log_file.open("ab") if self.log_file else None
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                *leashed(self.command),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+        finally:
+            if output:
+                output.close()
+
+    async def keep_running(self) -> None:
+        """Start it again whenever it ends."""
+        while True:
+            if self.process is None:
+                await self.start()
+            assert self.process is not None  # noqa: S101 - for the type checker
+            code = await self.process.wait()
+            log.warning("child.ended", child=self.name, exit_code=code, log=str(self.log_file or "above"))
+            self.process = None
+            await asyncio.sleep(RESTART_PAUSE.total_seconds())
+
+    async def stop(self, within: timedelta) -> None:
+        """SIGTERM, wait, SIGKILL."""
+        if self.process is None or self.process.returncode is not None:
+            return
+        self.process.terminate()
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                await self.process.wait()
+        except TimeoutError:
+            log.warning("child.killed", child=self.name)
+            self.process.kill()
+            await self.process.wait()
+
+
+@dataclass
+class Stack:
+    """What runs."""
+
+    settings: Settings
+    worker: Child
+    api: Child
+    server: EmbeddedServer | None
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as the children read them."""
+    values = settings.model_dump(mode="json", exclude_none=True, exclude={"otlp_endpoint"})
+    return {f"HOLDFAST_{name.upper()}": str(value) for name, value in values.items()}
+
+
+@asynccontextmanager
+async def stack(settings: Settings, *, logs: Path | None = None) -> AsyncIterator[Stack]:
+    """Start everything, wait until it is ready, and stop it in order at the end of the block.
+
+    Args:
+        settings: for all of them.
+        logs: a folder for the children's output; without it they share ours.
+
+    Raises:
+        ServerError: the embedded server cannot run.
+        PortInUse: a port is taken.
+        NotReady: the API did not answer within a minute.
+    """
+    check_free(settings.api_port, "HOLDFAST_API_PORT")
+    if logs:
+        logs.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as running:
+        server = None
+        if not external_service_configured():
+            options = ServerOptions(settings.data_dir, settings.temporal_port, settings.temporal_ui_port)
+            server = await running.enter_async_context(EmbeddedServer(options))
+        database = Database.open(settings.resolved_database_url(), settings.resolved_ledger_url())
+        try:
+            done = await bootstrap(await connect(settings, role="bootstrap"), database)
+        finally:
+            await database.close()
+        for line in done.lines():
+            log.info("bootstrap.done", part=line)
+        worker_file = Path(__file__).parent.parent / "worker.py"
+        inherited = environment(settings)
+        children = [
+            Child(name, command, inherited, logs / f"{name}.log" if logs else None)
+            for name, command in (
+                ("worker", [sys.executable, str(worker_file)]),
+                ("api", [sys.executable, "-m", "starter", "api"]),
+            )
+        ]
+        for child in children:
+            await child.start()
+        keepers = [asyncio.create_task(child.keep_running()) for child in children]
+        try:
+            await _ready(settings, logs)
+            yield Stack(settings, worker=children[0], api=children[1], server=server)
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+            within = timedelta(seconds=settings.drain_seconds) + STOP_BEYOND_DRAIN
+            await asyncio.gather(*(child.stop(within) for child in children))
+
+
+async def _ready(settings: Settings, logs: Path | None) -> None:
+    url = f"{settings.resolved_public_url()}/readyz"
+    async with httpx.AsyncClient() as client:
+        answer = "no answer"
+        for _ in range(round(READY_WITHIN.total_seconds() / 0.2)):
+            try:
+                response = await client.get(url)
+            except httpx.TransportError as error:
+                answer = str(error)
+            else:
+                answer = response.text
+                if response.is_success:
+                    return
+            await asyncio.sleep(0.2)
+    msg = f"{url} was not ready within {READY_WITHIN.seconds} s ({answer}); see {logs or 'the lines above'}"
+    raise NotReady(msg)
