@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from temporalio.client import Client
@@ -12,7 +13,6 @@ from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 
 from runtime.converter import data_converter
-from runtime.server import external_service_configured
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -39,33 +39,31 @@ async def connect(settings: Settings, *, role: str, wait: timedelta = timedelta(
         TemporalUnreachable: after `wait`.
     """
     deadline = asyncio.get_running_loop().time() + wait.total_seconds()
+    options = _options(settings, role)
     while True:
-        client = await lazy_client(settings, role=role)
         try:
-            await client.service_client.check_health(timeout=timedelta(seconds=5))
+            return await Client.connect(**options)
         except (RuntimeError, RPCError) as error:
             if asyncio.get_running_loop().time() >= deadline:
                 msg = (
-                    f"no Temporal service at {client.service_client.config.target_host}: {error}. Start one with "
-                    "`holdfast up`, or set TEMPORAL_ADDRESS (and TEMPORAL_NAMESPACE) to a running one."
+                    f"no Temporal service at {options['target_host']}: {error}. Start one with `holdfast up`, or set "
+                    "TEMPORAL_ADDRESS (and TEMPORAL_NAMESPACE) to a running one."
                 )
                 raise TemporalUnreachable(msg) from error
-            log.info("temporal.awaited", address=client.service_client.config.target_host)
-            await asyncio.sleep(CONNECT_PAUSE.total_seconds())
-        else:
-            return client
+            log.info("temporal.awaited", address=options["target_host"])
+        await asyncio.sleep(CONNECT_PAUSE.total_seconds())
 
 
 async def lazy_client(settings: Settings, *, role: str) -> Client:
     """A client that connects at its first call, so that the API starts and says 503 while Temporal is away."""
-    config = ClientConfig.load_client_connect_config()
-    if not external_service_configured():
-        config["target_host"] = f"127.0.0.1:{settings.temporal_port}"
-    config.setdefault("target_host", "127.0.0.1:7233")
-    return await Client.connect(
-        **config,
-        lazy=True,
-        identity=f"{role}@{socket.gethostname()}:{os.getpid()}",
-        data_converter=data_converter(),
-        plugins=[OpenTelemetryPlugin(add_temporal_spans=True)],
-    )
+    return await Client.connect(**_options(settings, role), lazy=True)
+
+
+def _options(settings: Settings, role: str) -> dict[str, Any]:
+    config: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
+    config.setdefault("target_host", f"127.0.0.1:{settings.temporal_port}")
+    return config | {
+        "identity": f"{role}@{socket.gethostname()}:{os.getpid()}",
+        "data_converter": data_converter(),
+        "plugins": [OpenTelemetryPlugin(add_temporal_spans=True)],
+    }

@@ -6,7 +6,7 @@ A child that dies is started again. When this process ends, in whatever way, so 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +14,12 @@ from pathlib import Path
 
 import httpx
 import structlog
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
 
+from contracts.catalogue import FILE
 from runtime.leash import leashed
 from runtime.ports import check_free
 from runtime.server import EmbeddedServer, ServerOptions, external_service_configured
@@ -59,6 +64,12 @@ class Child:
         finally:
             if output:
                 output.close()
+
+    def last_lines(self, lines: int = 15) -> str:
+        """Of its log."""
+        if self.log_file is None:
+            return "see the lines above"
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
 
     async def keep_running(self) -> None:
         """Start it again whenever it ends."""
@@ -140,9 +151,10 @@ async def stack(settings: Settings, *, logs: Path | None = None) -> AsyncIterato
         ]
         for child in children:
             await child.start()
-        keepers = [asyncio.create_task(child.keep_running()) for child in children]
+        keepers: list[asyncio.Task[None]] = []
         try:
-            await _ready(settings, logs)
+            await _ready(settings, children)
+            keepers = [asyncio.create_task(child.keep_running()) for child in children]
             yield Stack(settings, worker=children[0], api=children[1], server=server)
         finally:
             for keeper in keepers:
@@ -152,19 +164,36 @@ async def stack(settings: Settings, *, logs: Path | None = None) -> AsyncIterato
             await asyncio.gather(*(child.stop(within) for child in children))
 
 
-async def _ready(settings: Settings, logs: Path | None) -> None:
+async def _ready(settings: Settings, children: Sequence[Child]) -> None:
+    """Until the API is ready and workers poll every queue."""
+    temporal = await connect(settings, role="supervisor")
     url = f"{settings.resolved_public_url()}/readyz"
+    answer = "no answer"
     async with httpx.AsyncClient() as client:
-        answer = "no answer"
         for _ in range(round(READY_WITHIN.total_seconds() / 0.2)):
+            for child in children:
+                if child.process is not None and child.process.returncode is not None:
+                    msg = f"the {child.name} ended with exit code {child.process.returncode}:\n{child.last_lines()}"
+                    raise NotReady(msg)
             try:
                 response = await client.get(url)
             except httpx.TransportError as error:
-                answer = str(error)
+                answer = f"{url}: {error}"
             else:
-                answer = response.text
-                if response.is_success:
+                answer = f"{url}: {response.text}"
+                if response.is_success and await _polled(temporal, FILE.queue):
                     return
             await asyncio.sleep(0.2)
-    msg = f"{url} was not ready within {READY_WITHIN.seconds} s ({answer}); see {logs or 'the lines above'}"
+    msg = f"not ready within {READY_WITHIN.seconds} s ({answer})"
     raise NotReady(msg)
+
+
+async def _polled(client: Client, queue: str) -> bool:
+    described = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+    )
+    return bool(described.pollers)
