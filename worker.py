@@ -59,7 +59,9 @@ class Collaborators:
         return []
 
 
-def build_workers(client: Client, collaborators: Collaborators, queues: Sequence[Queue], drain: timedelta) -> list[Worker]:
+def build_workers(
+    client: Client, collaborators: Collaborators, queues: Sequence[Queue], drain: timedelta
+) -> list[Worker]:
     """A worker for each queue."""
     return [
         Worker(
@@ -99,9 +101,7 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
                 blobs=blobs,
                 scratch=Scratch(blobs=blobs, folder=settings.data_dir / "scratch" / str(os.getpid())),
                 pool=pool,
-                tools=FileTools(
-                    inspect=inspection.inspect, thumbnails=images.thumbnails, read_page=ocr.read_page
-                ),
+                tools=FileTools(inspect=inspection.inspect, thumbnails=images.thumbnails, read_page=ocr.read_page),
             ),
         )
         drain = timedelta(seconds=settings.drain_seconds)

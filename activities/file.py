@@ -1,5 +1,7 @@
-"""The file job's steps. Each is safe to repeat: rows and blobs are keyed by content, and a page that is stored is not
-read again."""
+"""The file job's steps.
+
+Each is safe to repeat: rows and blobs are keyed by content, and a page that is stored is not read again.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,9 +67,7 @@ class FileActivities:
         name = await self._files.filename(order.content_id)
         async with heartbeating(), self._scratch.copy(content.blob_key) as path:
             try:
-                seen = await self._pool.run(
-                    WORK_CLASS, INSPECT_LIMIT, self._tools.inspect, str(path), name, LIMITS
-                )
+                seen = await self._pool.run(WORK_CLASS, INSPECT_LIMIT, self._tools.inspect, str(path), name, LIMITS)
             except UnacceptableFile as error:
                 raise failure(FailureKind.INVALID_INPUT, error.code, str(error)) from error
         await self._files.verified(

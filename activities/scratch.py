@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from store.blobs import BlobMissing, Blobs
 from contracts.errors import FailureKind, failure
+from store.blobs import BlobMissing, Blobs
 
 
 class Scratch:
@@ -41,7 +41,7 @@ class Scratch:
                     try:
                         await self._blobs.download(key, path)
                     except BlobMissing as error:
-                        msg = f"blob {key} is not in the blob store: it was deleted, or HOLDFAST_BLOBS_URL points elsewhere"
+                        msg = f"blob {key} is missing: it was deleted, or HOLDFAST_BLOBS_URL points elsewhere"
                         raise failure(FailureKind.REJECTED, "blob_missing", msg) from error
             yield path
         finally:

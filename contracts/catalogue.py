@@ -81,7 +81,7 @@ class Step:
 
         A step that heartbeats and still runs out of `start_to_close` hangs: that is an attempt.
         """
-        assert self.retry is not None, f"{self.name}: take rows from JobType.step"  # noqa: S101 - a wrong call, not bad input
+        assert self.retry is not None, f"{self.name}: take rows from JobType.step"
         lost = LOST_HEARTBEAT if self.heartbeat else LOST_WITHOUT_HEARTBEAT
         return RetryPolicy(
             maximum_attempts=max(1, self.retry.attempts - errors_before),

@@ -21,7 +21,7 @@ from contracts.payloads.model import Order
 class _StrictOrders(PydanticJSONPlainPayloadConverter):
     """An `Order` that does not validate is a failure; anything else holds the workflow task until a rollback."""
 
-    def from_payload(self, payload: WirePayload, type_hint: type[Any] | None = None) -> Any:  # noqa: ANN401 - as inherited
+    def from_payload(self, payload: WirePayload, type_hint: type[Any] | None = None) -> Any:
         try:
             return super().from_payload(payload, type_hint)
         except ValidationError as error:

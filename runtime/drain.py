@@ -37,12 +37,18 @@ async def drain_on_signal(workers: Sequence[Worker], drain: timedelta) -> None:
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
     log.info("worker.draining", seconds=drain.total_seconds())
-    shutdowns = asyncio.gather(*(worker.shutdown() for worker in workers))
+    shutdowns = asyncio.create_task(_shut_down(workers))
     hurrying = asyncio.create_task(hurry.wait())
     limit = (drain + BEYOND_DRAIN).total_seconds()
-    finished, _ = await asyncio.wait([shutdowns, hurrying], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-    if shutdowns not in finished:
-        log.warning("worker.abandoned", reason="second signal" if hurry.is_set() else f"not stopped after {limit:.0f} s")
+    await asyncio.wait([shutdowns, hurrying], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+    if not shutdowns.done():
+        log.warning(
+            "worker.abandoned", reason="second signal" if hurry.is_set() else f"not stopped after {limit:.0f} s"
+        )
         return
     for ended in running:
         ended.result()
+
+
+async def _shut_down(workers: Sequence[Worker]) -> None:
+    await asyncio.gather(*(worker.shutdown() for worker in workers))

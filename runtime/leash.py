@@ -38,9 +38,9 @@ def main() -> int:
         for key, _ in ready:
             got = os.read(key.fd, 64)
             if key.fd == wake_read:
-                for number in got:
-                    if number != signal.SIGCHLD:
-                        child.send_signal(number)
+                for byte in got:
+                    if byte != signal.SIGCHLD:
+                        child.send_signal(byte)
                         timeout = GRACE_SECONDS
             elif not got:
                 waiting.unregister(key.fd)

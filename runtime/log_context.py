@@ -22,11 +22,9 @@ class LogContext(Interceptor):
 
 
 class _ActivityLogContext(ActivityInboundInterceptor):
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002, ANN401 - as inherited
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 - as inherited
         info = activity.info()
         ref = getattr(input.args[0], "job", None) if input.args else None
         job = {"job_id": str(ref.job_id), "tenant": ref.tenant} if isinstance(ref, JobRef) else {}
-        with bound_contextvars(
-            **job, activity=info.activity_type, attempt=info.attempt, workflow_id=info.workflow_id
-        ):
+        with bound_contextvars(**job, activity=info.activity_type, attempt=info.attempt, workflow_id=info.workflow_id):
             return await super().execute_activity(input)

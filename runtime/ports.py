@@ -19,8 +19,8 @@ def check_free(port: int, setting: str) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             msg = (
-                f"port {port} of 127.0.0.1 is taken, perhaps by another `holdfast up`: stop that, or choose another port "
-                f"with {setting}"
+                f"port {port} of 127.0.0.1 is taken, perhaps by another `holdfast up`: stop that, or choose another "
+                f"port with {setting}"
             )
             raise PortInUse(msg) from error
 

@@ -84,11 +84,21 @@ def command(options: ServerOptions, binary: str) -> list[str]:
     pragmas = [part for pragma in PRAGMAS for part in ("--sqlite-pragma", pragma)]
     tuning = [part for key, value in (*TUNING, *options.extra) for part in ("--dynamic-config-value", f"{key}={value}")]
     return [
-        binary, "server", "start-dev",
-        "--ip", "127.0.0.1", "--port", str(options.port), "--ui-port", str(options.ui_port),
-        "--db-filename", str(options.data_dir.absolute() / "temporal.db"),
-        "--log-level", "warn",
-        *pragmas, *tuning,
+        binary,
+        "server",
+        "start-dev",
+        "--ip",
+        "127.0.0.1",
+        "--port",
+        str(options.port),
+        "--ui-port",
+        str(options.ui_port),
+        "--db-filename",
+        str(options.data_dir.absolute() / "temporal.db"),
+        "--log-level",
+        "warn",
+        *pragmas,
+        *tuning,
     ]  # fmt: skip - a flag and its value stay together
 
 

@@ -1,5 +1,7 @@
-"""Every setting, from the environment (prefix HOLDFAST_) or an `.env` file. Temporal's own are TEMPORAL_*, as in
-https://docs.temporal.io/develop/environment-configuration."""
+"""Every setting, from the environment (prefix HOLDFAST_) or an `.env` file.
+
+Temporal's own are TEMPORAL_*: https://docs.temporal.io/develop/environment-configuration.
+"""
 
 from pathlib import Path
 from typing import Literal

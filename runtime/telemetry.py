@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def configure_logging(settings: "Settings") -> None:
-    """structlog for us, and the same lines for libraries that use the standard library's logging."""
+    """Structlog for us, and the same lines for libraries that use the standard library's logging."""
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -31,10 +31,14 @@ def configure_logging(settings: "Settings") -> None:
         _add_trace,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer = [structlog.dev.ConsoleRenderer()] if pretty else [
-        structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(),
-    ]
+    renderer = (
+        [structlog.dev.ConsoleRenderer()]
+        if pretty
+        else [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -75,7 +75,7 @@ def up() -> None:
 @app.command()
 def api() -> None:
     """Serve the HTTP API."""
-    from starter.api.app import create_app  # noqa: PLC0415 - other commands need no web framework
+    from starter.api.app import create_app
 
     settings = Settings()
     telemetry.configure_logging(settings)

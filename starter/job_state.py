@@ -77,9 +77,9 @@ async def _close(services: Services, job: Job, description: WorkflowExecutionDes
     cause = error = None
     result: Any = None
     try:
-        result = await services.temporal.get_workflow_handle(
-            job.workflow_id, run_id=description.run_id
-        ).result(rpc_timeout=DESCRIBE_TIMEOUT)
+        result = await services.temporal.get_workflow_handle(job.workflow_id, run_id=description.run_id).result(
+            rpc_timeout=DESCRIBE_TIMEOUT
+        )
     except WorkflowFailureError as failure:
         root = failure.cause.cause if isinstance(failure.cause, ActivityError) else failure.cause
         cause = "terminated" if isinstance(root, TerminatedError) else code_of(root)

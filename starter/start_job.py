@@ -80,7 +80,9 @@ async def _start(
         task_queue=job_type.queue,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         id_reuse_policy=reuse,
-        priority=Priority(priority_key=job_type.priority.value, fairness_key=job.tenant[:64]),  # Temporal's limit, bytes
+        priority=Priority(
+            priority_key=job_type.priority.value, fairness_key=job.tenant[:64]
+        ),  # Temporal's limit, bytes
         search_attributes=TypedSearchAttributes(
             [SearchAttributePair(TENANT, job.tenant), SearchAttributePair(JOB_TYPE, job_type.name)]
         ),

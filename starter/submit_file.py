@@ -8,7 +8,6 @@ from contracts.payloads.job import JobRef, JobState
 from starter.api.upload import Upload
 from starter.services import Services
 from starter.start_job import start_job
-
 from store.ids import new_id
 from store.jobs import Job, NewJob
 from store.submissions import check
@@ -93,7 +92,5 @@ async def _store(
             content_id=str(new_id()),
         )
         if idempotency_key:
-            await services.submissions.add(
-                connection, tenant, idempotency_key, body_hash, job.job_id, file.file_id
-            )
+            await services.submissions.add(connection, tenant, idempotency_key, body_hash, job.job_id, file.file_id)
     return SubmittedFile(job, file.file_id, deduplicated=not created), content.content_id

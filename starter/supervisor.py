@@ -76,7 +76,7 @@ class Child:
         while True:
             if self.process is None:
                 await self.start()
-            assert self.process is not None  # noqa: S101 - for the type checker
+            assert self.process is not None
             code = await self.process.wait()
             log.warning("child.ended", child=self.name, exit_code=code, log=str(self.log_file or "above"))
             self.process = None

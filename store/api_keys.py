@@ -2,13 +2,12 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.engine import RowMapping
 
 from runtime.clock import Clock, from_micros, micros
 from store.database import Database
@@ -40,7 +39,7 @@ class ApiKey:
     revoked_at: datetime | None
 
 
-def _key(row: Mapping[str, Any]) -> ApiKey:
+def _key(row: RowMapping) -> ApiKey:
     revoked = row["revoked_at"]
     return ApiKey(
         key_id=row["key_id"],
@@ -76,8 +75,9 @@ class ApiKeys:
             "revoked_at": None,
         }
         async with self._database.write() as connection:
-            await connection.execute(insert(api_keys).values(row))
-        return _key(row), secret
+            made = await connection.execute(insert(api_keys).values(row).returning(api_keys))
+            key = _key(made.mappings().one())
+        return key, secret
 
     async def authenticate(self, secret: str) -> ApiKey | None:
         """The key of a secret, unless unknown or revoked."""
@@ -88,7 +88,7 @@ class ApiKeys:
 
     async def list(self, tenant: str | None = None) -> list[ApiKey]:
         """Oldest first; `tenant` None is all."""
-        query = select(api_keys).order_by(api_keys.c.created_at)
+        query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.key_id)
         if tenant is not None:
             query = query.where(api_keys.c.tenant == tenant)
         async with self._database.read() as connection:

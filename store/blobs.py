@@ -91,15 +91,25 @@ class Blobs:
         Raises:
             BlobMissing: no such key.
         """
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:  # noqa: ASYNC230 - a megabyte at a time to a local disk
-            async for chunk in self.stream(key):
-                file.write(chunk)
-        partial.rename(path)
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                async for chunk in self.stream(key):
+                    file.write(chunk)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     async def move(self, source: str, target: str) -> None:
-        """Rename, replacing what is there."""
-        await obstore.rename_async(self._store, source, target, overwrite=True)
+        """Rename, replacing what is there.
+
+        Raises:
+            BlobMissing: no such source.
+        """
+        try:
+            await obstore.rename_async(self._store, source, target, overwrite=True)
+        except (NotFoundError, FileNotFoundError) as error:
+            raise BlobMissing(source) from error
 
     async def delete(self, key: str) -> None:
         """Delete; a missing one is no error."""

@@ -2,25 +2,31 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 BUSY_TIMEOUT_MS = 5_000
+CONNECT_TIMEOUT_S = 5.0  # asyncpg's own is 60 s, longer than anyone waits for an answer
 MAX_ROWS_PER_WRITE = 200  # a longer write transaction makes the API's inserts wait
 WRITES = "holdfast_writes"  # an execution option
+
+# Of a SQLite or PostgreSQL that cannot work now, as opposed to one that refuses a wrong statement.
+SQLITE_OUT_OF_REACH = frozenset({5, 6, 8, 10, 13, 14})  # busy, locked, read-only, I/O, full: https://sqlite.org/rescode.html
+SQLSTATE_OUT_OF_REACH = ("08", "53", "57P")  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 
 class DatabaseUnavailable(Exception):
     """The store does not answer; the message says where it was looked for."""
 
 
-class NeedsMigration(Exception):
+class NeedsMigration(DatabaseUnavailable):
     """The store's tables are older than this program; run `holdfast bootstrap`."""
 
 
@@ -40,10 +46,13 @@ class Database:
             url: of the main tables.
             ledger_url: of the effects; without it a file beside the SQLite file, or the same PostgreSQL database.
         """
-        main = _engine(url)
+        main = _engine(url, synchronous="NORMAL")  # a killed process loses nothing; a power cut may lose the last moment
         if ledger_url is None and main.dialect.name == "sqlite":
             ledger_url = f"{url.removesuffix('.db')}.ledger.db"
-        return cls(main, main if ledger_url in {None, url} else _engine(ledger_url or url))
+        if ledger_url is None or ledger_url == url:
+            return cls(main, main)
+        # A claim that a power cut takes back is an effect done twice: one fsync a commit.
+        return cls(main, _engine(ledger_url, synchronous="FULL"))
 
     @property
     def dialect(self) -> str:
@@ -54,10 +63,12 @@ class Database:
     async def write(self, engine: AsyncEngine | None = None) -> AsyncIterator[AsyncConnection]:
         """One write transaction on the main tables: committed at the end of the block, or rolled back.
 
-        In SQLite a second writer of this process waits here, in order, instead of polling the file's lock.
+        In SQLite a second writer of this process waits here, in order, instead of polling the file's lock; one inside
+        another would wait for itself.
 
         Raises:
-            DatabaseUnavailable: cannot connect, or the file stayed locked for 5 s.
+            DatabaseUnavailable: cannot connect, lost the connection, or the file stayed locked for 5 s.
+            NeedsMigration: a table is missing.
         """
         engine = engine or self.main
         if engine.dialect.name == "sqlite":
@@ -69,13 +80,22 @@ class Database:
 
     @asynccontextmanager
     async def read(self, engine: AsyncEngine | None = None) -> AsyncIterator[AsyncConnection]:
-        """One consistent view of the main tables.
+        """Reads of the main tables: in SQLite one consistent view, in PostgreSQL one per statement.
 
         Raises:
-            DatabaseUnavailable: cannot connect.
+            DatabaseUnavailable: cannot connect, or lost the connection.
+            NeedsMigration: a table is missing.
         """
         async with _transaction(engine or self.main, writes=False) as connection:
             yield connection
+
+    def ledger_write(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """`write` on the effects."""
+        return self.write(self.ledger)
+
+    def ledger_read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """`read` on the effects."""
+        return self.read(self.ledger)
 
     async def ping(self) -> None:
         """Answer if both stores do and their tables are of this version.
@@ -84,7 +104,7 @@ class Database:
             DatabaseUnavailable: one does not answer.
             NeedsMigration: run `holdfast bootstrap`.
         """
-        from store.migrate import pending  # noqa: PLC0415 - migrate imports this module
+        from store.migrate import pending
 
         behind = await pending(self)
         if behind:
@@ -100,48 +120,73 @@ class Database:
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+    began = False
     try:
         async with engine.connect() as connection:
             await connection.execution_options(**{WRITES: writes})
             async with connection.begin():
+                began = True
                 yield connection
-    except (OperationalError, OSError) as error:
+    except (SQLAlchemyError, OSError) as error:
+        if began and _lacks_table(error):
+            msg = f"the store lacks a table or column: run `holdfast bootstrap` ({error})"
+            raise NeedsMigration(msg) from error
+        if began and not _out_of_reach(error):
+            raise  # the block's own
         msg = f"the store at {engine.url.render_as_string(hide_password=True)} does not answer: {error}"
         raise DatabaseUnavailable(msg) from error
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        msg = f"the connection to {engine.url.render_as_string(hide_password=True)} was lost: {error}"
-        raise DatabaseUnavailable(msg) from error
 
 
-def _engine(url: str) -> AsyncEngine:
+def _out_of_reach(error: Exception) -> bool:
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, ConnectionError)
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    return (
+        error.connection_invalidated
+        or sqlite_code in SQLITE_OUT_OF_REACH
+        or sqlstate.startswith(SQLSTATE_OUT_OF_REACH)
+    )
+
+
+def _lacks_table(error: Exception) -> bool:
+    if not isinstance(error, DBAPIError):
+        return False
+    undefined = {"42P01", "42703"}  # table, column
+    return getattr(error.orig, "sqlstate", None) in undefined or str(error.orig).startswith(("no such table", "no such col"))
+
+
+def _engine(url: str, *, synchronous: str) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.drivername.startswith("postgres"):
         return create_async_engine(
-            parsed.set(drivername="postgresql+asyncpg"), pool_size=10, max_overflow=10, pool_pre_ping=True
+            parsed.set(drivername="postgresql+asyncpg"),
+            pool_size=10,
+            max_overflow=10,
+            pool_pre_ping=True,
+            connect_args={"timeout": CONNECT_TIMEOUT_S},
         )
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         msg = f"HOLDFAST_DATABASE_URL must be sqlite:///<path> or postgresql://…, not {parsed.drivername}"
         raise ValueError(msg)
     Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"), pool_size=5, max_overflow=10)
-    event.listen(engine.sync_engine, "connect", _set_pragmas)
+    event.listen(engine.sync_engine, "connect", partial(_set_pragmas, synchronous=synchronous))
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
 
 
-def _set_pragmas(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection has no type
+def _set_pragmas(connection: Any, _record: object, *, synchronous: str) -> None:
     connection.isolation_level = None  # the driver must not begin by itself: _begin does
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing; a power cut may lose the last moment
+    cursor.execute(f"PRAGMA synchronous = {synchronous}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
-def _begin(connection: Any) -> None:  # noqa: ANN401 - a sync Connection
+def _begin(connection: Any) -> None:
     # A deferred transaction that turns into a writer is refused at once, without the busy timeout.
     immediate = connection.get_execution_options().get(WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -6,7 +6,7 @@ A claimed, unsettled row found later means that a process died in between: maybe
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
+from enum import StrEnum
 
 from pydantic import JsonValue
 from sqlalchemy import and_, delete, select, tuple_, update
@@ -19,7 +19,7 @@ from store.tables import effects
 KEEP = timedelta(days=30)
 
 
-class ClaimStatus(Enum):
+class ClaimStatus(StrEnum):
     """NEW: do it now. SETTLED: it was done, see the outcome. UNSETTLED: maybe done."""
 
     NEW = "new"
@@ -48,10 +48,14 @@ class Effects:
         return (await self.claim_many(first_run_id, step, [target]))[0]
 
     async def claim_many(self, first_run_id: str, step: str, targets: Sequence[str]) -> list[Claim]:
-        """Claim effects of one step, in the order of `targets`; of two that race, one gets NEW."""
+        """Claim effects of one step: one claim per target, in the order given; of two that race, one gets NEW.
+
+        A target that is named twice is claimed once, or its effect would be NEW twice.
+        """
+        once = list(dict.fromkeys(targets))
         claims: list[Claim] = []
-        for start in range(0, len(targets), MAX_ROWS_PER_WRITE):
-            claims += await self._claim_batch(first_run_id, step, targets[start : start + MAX_ROWS_PER_WRITE])
+        for start in range(0, len(once), MAX_ROWS_PER_WRITE):
+            claims += await self._claim_batch(first_run_id, step, once[start : start + MAX_ROWS_PER_WRITE])
         return claims
 
     async def _claim_batch(self, first_run_id: str, step: str, targets: Sequence[str]) -> list[Claim]:
@@ -60,10 +64,10 @@ class Effects:
         now = micros(self._clock.now())
         rows = [
             {"first_run_id": first_run_id, "step": step, "target": target, "state": "claimed", "claimed_at": now}
-            for target in sorted(set(targets))  # one order for all, or two batches could deadlock
+            for target in sorted(targets)  # one order for all, or two batches could deadlock
         ]
         mine = and_(effects.c.first_run_id == first_run_id, effects.c.step == step)
-        async with self._database.write(engine) as connection:
+        async with self._database.ledger_write() as connection:
             made = await connection.execute(upsert.values(rows).on_conflict_do_nothing().returning(effects.c.target))
             new = set(made.scalars())
             query = select(effects.c.target, effects.c.state, effects.c.outcome).where(
@@ -89,7 +93,7 @@ class Effects:
         items = sorted(outcomes.items())
         now = micros(self._clock.now())
         for start in range(0, len(items), MAX_ROWS_PER_WRITE):
-            async with self._database.write(self._database.ledger) as connection:
+            async with self._database.ledger_write() as connection:
                 for target, outcome in items[start : start + MAX_ROWS_PER_WRITE]:
                     await connection.execute(
                         update(effects)
@@ -100,10 +104,10 @@ class Effects:
                         .values(state="settled", outcome=outcome, settled_at=now)
                     )
 
-    async def purge(self, limit: int = MAX_ROWS_PER_WRITE) -> int:
-        """Delete at most `limit` that were claimed over 30 days ago; how many."""
+    async def purge(self, older_than: timedelta = KEEP, limit: int = MAX_ROWS_PER_WRITE) -> int:
+        """Delete at most `limit` that were claimed `older_than` ago or earlier; how many."""
         keys = (effects.c.first_run_id, effects.c.step, effects.c.target)
-        old = select(*keys).where(effects.c.claimed_at <= micros(self._clock.now() - KEEP)).limit(limit)
-        async with self._database.write(self._database.ledger) as connection:
+        old = select(*keys).where(effects.c.claimed_at <= micros(self._clock.now() - older_than)).limit(limit)
+        async with self._database.ledger_write() as connection:
             done = await connection.execute(delete(effects).where(tuple_(*keys).in_(old)))
         return done.rowcount

@@ -2,13 +2,13 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, insert, or_, select, tuple_, update
+from sqlalchemy import and_, func, insert, or_, select, tuple_, update
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.payloads.job import JobState, RecordJob
@@ -17,6 +17,8 @@ from store.database import Database, advisory_lock
 from store.tables import jobs
 
 AGAIN_AFTER = frozenset({JobState.FAILED, JobState.CANCELLED})
+MAX_MICROS = 2**63 - 1  # of a BIGINT column
+STILL_OPEN = jobs.c.state.not_in([state.value for state in JobState if state.closed])
 
 
 class InvalidCursor(ValueError):
@@ -59,8 +61,8 @@ class Job:
     finished_at: datetime | None
 
 
-def _job(row: Mapping[str, Any]) -> Job:
-    values = dict(row)
+def _job(row: RowMapping) -> Job:
+    values: dict[str, Any] = {**row}
     for name in ("submitted_at", "started_at", "finished_at"):
         values[name] = None if values[name] is None else from_micros(values[name])
     return Job(**(values | {"job_id": UUID(values["job_id"]), "state": JobState(values["state"])}))
@@ -120,12 +122,19 @@ class Jobs:
         return _job(row) if row else None
 
     async def started(self, job_id: UUID, first_run_id: str) -> None:
-        """Note that Temporal has the job. A job that already said more is left alone."""
+        """Note that Temporal has the job. A job that already said more is left alone.
+
+        `started_at` is this call's time until the job's own record brings that of Temporal.
+        """
         async with self._database.write() as connection:
             await connection.execute(
                 update(jobs)
                 .where(jobs.c.job_id == str(job_id), jobs.c.state == JobState.SUBMITTED.value)
-                .values(state=JobState.RUNNING.value, first_run_id=first_run_id)
+                .values(
+                    state=JobState.RUNNING.value,
+                    first_run_id=first_run_id,
+                    started_at=func.coalesce(jobs.c.started_at, micros(self._clock.now())),
+                )
             )
             await connection.execute(
                 update(jobs)
@@ -156,24 +165,23 @@ class Jobs:
             jobs.c.cause.is_distinct_from(values["cause"]),
             jobs.c.error.is_distinct_from(values["error"]),
         )
-        still_open = jobs.c.state.not_in([state.value for state in JobState if state.closed])
         async with self._database.write() as connection:
             done = await connection.execute(
-                update(jobs).where(jobs.c.job_id == str(order.job.job_id), still_open, changes).values(values)
+                update(jobs).where(jobs.c.job_id == str(order.job.job_id), STILL_OPEN, changes).values(values)
             )
         return done.rowcount > 0
 
-    async def progress(  # noqa: PLR0913 - a row's columns
+    async def progress(
         self, connection: AsyncConnection, job_id: UUID, *, stage: str, done: int, total: int, unit: str
     ) -> None:
-        """Note how far an open job is, within the caller's write transaction."""
+        """Note how far an open job is, within the caller's write transaction; a closed one stays as it ended."""
         await connection.execute(
             update(jobs)
-            .where(jobs.c.job_id == str(job_id))
+            .where(jobs.c.job_id == str(job_id), STILL_OPEN)
             .values(stage=stage, progress_done=done, progress_total=total, progress_unit=unit)
         )
 
-    async def list(  # noqa: PLR0913 - one argument per filter
+    async def list(
         self,
         tenant: str | None,
         *,
@@ -221,6 +229,9 @@ def _cursor(job: Job) -> str:
 def _read_cursor(cursor: str) -> tuple[int, str]:
     try:
         at, _, job_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(":")
-        return int(at), str(UUID(job_id))
+        position = int(at), str(UUID(job_id))
     except (ValueError, binascii.Error) as error:
         raise InvalidCursor(cursor) from error
+    if not 0 <= position[0] <= MAX_MICROS:
+        raise InvalidCursor(cursor)
+    return position

@@ -58,7 +58,7 @@ class Submissions:
         row = (await connection.execute(query)).first()
         return Submission(row.body_hash, UUID(row.job_id), row.resource_id) if row else None
 
-    async def add(  # noqa: PLR0913 - a row's columns
+    async def add(
         self,
         connection: AsyncConnection,
         tenant: str,

@@ -10,6 +10,7 @@ Parking shows the dead letter in search attributes and in the Web UI, and waits 
 """
 
 import asyncio
+import builtins
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -165,7 +166,9 @@ class Job:
 
     async def _wait(self, label: str, wait: WaitUntil) -> None:
         if self._deadline and wait.until > self._deadline:
-            message = f"{label} would have to wait for {wait.waiting_for} until {wait.until:%H:%M:%S} UTC, past its deadline"
+            message = (
+                f"{label} would have to wait for {wait.waiting_for} until {wait.until:%H:%M:%S} UTC, past its deadline"
+            )
             raise ApplicationError(message, type="deadline", non_retryable=True)
         summary = f"waiting for {wait.waiting_for} until {wait.until:%Y-%m-%d %H:%M:%S} UTC"
         workflow.set_current_details(f"{label}: {summary}")
@@ -189,7 +192,7 @@ class Job:
         await self._show_parked()
         try:
             await workflow.wait_condition(lambda: label in self._decisions, timeout=self._type.keep.failed)
-        except asyncio.TimeoutError:
+        except builtins.TimeoutError:
             note = f"; nobody resolved it within {self._type.keep.failed.days} days"
             raise ApplicationError(final.message + note, kind.value, type=code_of(cause), non_retryable=True) from cause
         finally:
@@ -212,7 +215,9 @@ class Job:
         first = parked[0]
         workflow.upsert_search_attributes([JOB_STATUS.value_set(JobState.PARKED.value), CAUSE.value_set(first.cause)])
         lines = [f"- **{each.step}** since {each.parked_at:%Y-%m-%d %H:%M:%S} UTC: {each.error}" for each in parked]
-        workflow.set_current_details("Parked as a dead letter; the update `resolve` retries or discards.\n" + "\n".join(lines))
+        workflow.set_current_details(
+            "Parked as a dead letter; the update `resolve` retries or discards.\n" + "\n".join(lines)
+        )
         await self._record(JobState.PARKED, cause=first.cause, error=f"{first.step}: {first.error}")
 
     def _list_parked(self) -> list[ParkedStep]:

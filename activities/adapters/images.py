@@ -94,7 +94,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16- and 32-bit grey by their own range: Pillow's convert would clip them to white."""
     low, high = image.getextrema()
-    if image.mode.startswith("I;16") or (image.mode == "I" and 0 <= low and high <= 65_535):  # noqa: PLR2004 - 16 bits
+    if image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and high <= 65_535):  # noqa: PLR2004 - 16 bits
         low, high = 0, 65_535
     span = max(float(high) - float(low), 1e-9)
     return image.convert("F").point(lambda value: (value - float(low)) * 255.0 / span).convert("L")

@@ -1,7 +1,7 @@
 """What a file really is, judged from its bytes. Every refusal is final and says what to do.
 
-    empty svg unsupported_type wrong_extension too_many_pixels truncated damaged encrypted_pdf no_pages too_many_pages
-    polyglot
+empty svg unsupported_type wrong_extension too_many_pixels truncated damaged encrypted_pdf no_pages too_many_pages
+polyglot
 """
 
 import mmap
@@ -37,7 +37,14 @@ SIGNATURES = (
     (b"BM", "image/bmp"),
     (b"%PDF-", PDF),
 )
-FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/gif": "GIF", "image/tiff": "TIFF", "image/bmp": "BMP"}
+FORMATS = {
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/webp": "WEBP",
+    "image/gif": "GIF",
+    "image/tiff": "TIFF",
+    "image/bmp": "BMP",
+}
 KNOWN_OTHERS = (
     (b"PK\x03\x04", "a ZIP archive or an Office document"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document"),
@@ -98,7 +105,9 @@ def _check_name(name: str, media_type: str) -> None:
     extension = PurePath(name).suffix.lower()
     claimed = next((kind for kind, names in EXTENSIONS.items() if extension in names), None)
     if claimed and claimed != media_type:
-        message = f"The name ends in {extension}, but the bytes are {media_type}. Rename the file or send the right one."
+        message = (
+            f"The name ends in {extension}, but the bytes are {media_type}. Rename the file or send the right one."
+        )
         raise UnacceptableFile("wrong_extension", message)
 
 
@@ -122,7 +131,7 @@ def _has_zip_end(data: mmap.mmap) -> bool:
     at = data.rfind(ZIP_END, start)
     if at < 0 or at + ZIP_END_STRUCT.size > len(data):
         return False
-    _, disk, first_disk, here, total, size, offset, comment = (ZIP_END_STRUCT.unpack_from(data, at))
+    _, disk, first_disk, here, total, size, offset, comment = ZIP_END_STRUCT.unpack_from(data, at)
     return disk == first_disk == 0 and here == total > 0 and size + offset <= at and at + 22 + comment <= len(data)
 
 
@@ -158,7 +167,9 @@ def _inspect_image(path: str, media_type: str, limits: Limits) -> Inspected:
                         raise UnacceptableFile("too_many_pixels", message)
                     image.load()
     except UnidentifiedImageError as error:
-        raise UnacceptableFile("damaged", f"The bytes begin like {media_type} but cannot be read; export it again.") from error
+        raise UnacceptableFile(
+            "damaged", f"The bytes begin like {media_type} but cannot be read; export it again."
+        ) from error
     except (OSError, SyntaxError, ValueError, struct.error, EOFError, MemoryError) as error:
         cut = any(word in str(error).lower() for word in ("truncated", "unexpected end", "eof", "not enough"))
         code = "truncated" if cut else "damaged"

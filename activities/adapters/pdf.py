@@ -85,7 +85,7 @@ def text_layer(path: str, number: int, *, dpi: float) -> tuple[str, tuple[Word, 
         layer = page.get_textpage()
         text = layer.get_text_bounded()
         real = [character for character in text if character.isalnum()]
-        if len(real) < MIN_TEXT_CHARACTERS or "\ufffd" in text and text.count("\ufffd") > len(real) / 10:
+        if len(real) < MIN_TEXT_CHARACTERS or ("\ufffd" in text and text.count("\ufffd") > len(real) / 10):
             return None
         if len(real) < FEW_CHARACTERS and _picture_share(page) > PICTURE_SHARE:
             return None

@@ -1,10 +1,10 @@
 """Who may do what. A key names a tenant and a role; a tenant never sees another's jobs or files.
 
-    role     submit   see jobs   see contents (texts, pictures, names)   cancel   other tenants
-    submit   yes      yes        yes                                     yes      no
-    view     no       yes        no                                      no       with a key for tenant `*`
-    operate  yes      yes        no                                      yes      with a key for tenant `*`
-    admin    yes      yes        yes                                     yes      with a key for tenant `*`
+role     submit   see jobs   see contents (texts, pictures, names)   cancel   other tenants
+submit   yes      yes        yes                                     yes      no
+view     no       yes        no                                      no       with a key for tenant `*`
+operate  yes      yes        no                                      yes      with a key for tenant `*`
+admin    yes      yes        yes                                     yes      with a key for tenant `*`
 """
 
 from dataclasses import dataclass

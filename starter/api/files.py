@@ -86,7 +86,7 @@ async def upload_file(
 
 
 @router.get("", summary="Search the text of files")
-async def search_files(  # noqa: PLR0913 - one argument per query parameter
+async def search_files(
     request: Request,
     caller: AuthenticatedCaller,
     q: Annotated[
@@ -95,7 +95,7 @@ async def search_files(  # noqa: PLR0913 - one argument per query parameter
             min_length=1,
             max_length=500,
             examples=['"total amount" invoice -draft'],
-            description="Words that must all be on a page; \"quoted phrases\", `prefix*`, and `-without`.",
+            description='Words that must all be on a page; "quoted phrases", `prefix*`, and `-without`.',
         ),
     ],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -138,7 +138,12 @@ async def get_thumbnail(request: Request, caller: AuthenticatedCaller, file_id: 
     return Response(await services.blobs.get(thumbnail.blob_key), media_type="image/webp", headers=headers)
 
 
-@router.get("/{file_id}/text", summary="A file's text", responses={200: {"content": {"text/plain": {}}}}, response_model=TextView)
+@router.get(
+    "/{file_id}/text",
+    summary="A file's text",
+    responses={200: {"content": {"text/plain": {}}}},
+    response_model=TextView,
+)
 async def get_text(
     request: Request,
     caller: AuthenticatedCaller,

@@ -27,7 +27,7 @@ KEEP_ALIVE_SECONDS = 15.0  # proxies close a silent connection after 30 to 60 s
 
 
 @router.get("", summary="List jobs")
-async def list_jobs(  # noqa: PLR0913 - one argument per query parameter
+async def list_jobs(
     request: Request,
     caller: AuthenticatedCaller,
     type: Annotated[str | None, Query(examples=["file"])] = None,  # noqa: A002 - the query parameter's name

@@ -64,7 +64,9 @@ async def open_upload(request: Request, limit_bytes: int) -> Upload:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise Problem(415, "not_multipart", f"Send multipart/form-data with one part named {FIELD!r} that has a file name.")
+        raise Problem(
+            415, "not_multipart", f"Send multipart/form-data with one part named {FIELD!r} that has a file name."
+        )
     parts = _Parts(boundary)
     body = request.stream()
     async for chunk in body:

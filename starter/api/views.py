@@ -222,9 +222,7 @@ def job_view(settings: Settings, namespace: str, live: LiveJob) -> JobView:
         tenant=job.tenant,
         state=job.state,
         live=live.live,
-        progress=Progress(
-            stage=job.stage, done=job.progress_done, total=job.progress_total, unit=job.progress_unit
-        )
+        progress=Progress(stage=job.stage, done=job.progress_done, total=job.progress_total, unit=job.progress_unit)
         if job.stage
         else None,
         pending=[

@@ -82,7 +82,13 @@ async def _files(
     client: httpx.AsyncClient, samples: tuple[Sample, ...], artefacts: Path, out: Console
 ) -> tuple[list[Ran], list[str]]:
     problems: list[str] = []
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=out) as progress:
         answers = await asyncio.gather(
             *(_one_file(client, sample, artefacts / sample.path.stem, progress, problems) for sample in samples)
@@ -148,13 +154,21 @@ async def _fetch(
 
 async def _search(client: httpx.AsyncClient, out: Console) -> list[str]:
     problems = []
-    for query, expected in (('"total due"', {"invoice-scan.jpg", "contract.pdf"}), ("brackets", {"delivery-note-photo.jpg"})):
+    for query, expected in (
+        ('"total due"', {"invoice-scan.jpg", "contract.pdf"}),
+        ("brackets", {"delivery-note-photo.jpg"}),
+    ):
         hits = (await client.get("/v1/files", params={"q": query})).raise_for_status().json()["hits"]
         found = {hit["filename"] for hit in hits}
         out.print(f"Search {query}:", highlight=False)
         for hit in hits:
             snippet = " ".join(hit["snippet"].split())
-            out.print(f"  {hit['filename']}, page {hit['page']}: {snippet}", highlight=False, no_wrap=True, overflow="ellipsis")
+            out.print(
+                f"  {hit['filename']}, page {hit['page']}: {snippet}",
+                highlight=False,
+                no_wrap=True,
+                overflow="ellipsis",
+            )
         if found != expected:
             problems.append(f"search {query} found {sorted(found)}, not {sorted(expected)}")
     return problems

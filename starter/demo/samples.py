@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def _paper(size: tuple[int, int], tint: tuple[int, int, int] = (251, 249, 243)) 
     return Image.new("RGB", size, tint)
 
 
-def _rows(draw: ImageDraw.ImageDraw, top: int, rows: list[tuple[str, ...]], columns: tuple[int, ...], size: int) -> int:
+def _rows(draw: ImageDraw.ImageDraw, top: int, rows: Sequence[tuple[str, ...]], columns: tuple[int, ...], size: int) -> int:
     for number, row in enumerate(rows):
         for x, cell in zip(columns, row, strict=True):
             draw.text((x, top), cell, font=_font(size), fill=INK)
@@ -88,7 +89,7 @@ def _scanned(page: Image.Image, *, seed: int, degrees: float) -> Image.Image:
     """As a cheap scanner gives it: crooked, unevenly lit, grainy, a little soft, with dust."""
     noise = np.random.default_rng(seed)
     crooked = page.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=(236, 233, 225))
-    pixels = np.asarray(crooked.filter(ImageFilter.GaussianBlur(0.6)), dtype=np.float32)
+    pixels = np.asarray(crooked.filter(ImageFilter.GaussianBlur(0.6)), dtype=np.float64)
     height, width, _ = pixels.shape
     shade = 1.0 - 0.10 * np.linspace(0, 1, width)[None, :, None] - 0.05 * np.linspace(0, 1, height)[:, None, None] ** 2
     pixels = pixels * shade + noise.normal(0, 7.0, (height, width, 1))
@@ -136,7 +137,9 @@ def phone_photo(path: Path) -> Sample:
     desk = np.clip(np.array([134, 96, 62]) + grain + noise.normal(0, 5, (height, width, 1)), 0, 255)
     photo = Image.fromarray(desk.astype(np.uint8))
     corners = ((250, 330), (1440, 270), (1530, 1900), (170, 1960))  # of the note on the desk
-    warped = note.transform(photo.size, Image.Transform.PERSPECTIVE, _perspective(corners, note.size), Image.Resampling.BICUBIC)
+    warped = note.transform(
+        photo.size, Image.Transform.PERSPECTIVE, _perspective(corners, note.size), Image.Resampling.BICUBIC
+    )
     mask = Image.new("L", note.size, 255).transform(
         photo.size, Image.Transform.PERSPECTIVE, _perspective(corners, note.size), Image.Resampling.BICUBIC
     )
@@ -191,7 +194,12 @@ def mixed_pdf(path: Path) -> Sample:
     canvas.setFont("Helvetica-Bold", 14)
     canvas.drawString(25 * mm, height - 35 * mm, "Schedule A: volumes")
     table = Table(
-        [["Quarter", "Reams", "Delivery"], ["Q1", "1,200", "Leeds"], ["Q2", "1,450", "Leeds"], ["Q3", "900", "Sheffield"]],
+        [
+            ["Quarter", "Reams", "Delivery"],
+            ["Q1", "1,200", "Leeds"],
+            ["Q2", "1,450", "Leeds"],
+            ["Q3", "900", "Sheffield"],
+        ],
         colWidths=[40 * mm, 40 * mm, 60 * mm],
     )
     table.setStyle(TableStyle([("GRID", (0, 0), (-1, -1), 0.5, "grey"), ("FONT", (0, 0), (-1, 0), "Helvetica-Bold")]))

@@ -1,0 +1,54 @@
+# Two commands matter: `make demo` and `make test`. Needed: Python 3.11 or newer with venv, make, git.
+
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+RUN := $(UV) run --frozen
+
+.PHONY: demo test dev check format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    install, start a real Temporal server, run the main jobs on real files, print what came out"
+	@echo "make test    install and run the tests"
+	@echo "make dev     leave everything running: Temporal with its Web UI, worker, API"
+	@echo "make check   format, lint, import direction, types, tests"
+	@echo "make bench   the measurements in bench/"
+
+.venv/.installed: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --frozen --quiet
+	@touch $@
+
+# uv from PyPI where the machine has none
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+
+demo: .venv/.installed
+	@$(RUN) holdfast demo
+
+test: .venv/.installed
+	$(RUN) pytest
+	@echo "Not run here: what needs a browser, a Docker engine, Redis or promtool."
+
+dev: .venv/.installed
+	@$(RUN) holdfast up
+
+check: .venv/.installed
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) lint-imports
+	$(RUN) mypy
+	$(MAKE) test
+
+format: .venv/.installed
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+bench: .venv/.installed
+	$(RUN) python -m bench.server_tuning
+	$(RUN) python -m bench.api_latency
+	$(RUN) python -m bench.file_throughput
+	$(RUN) python -m bench.worker_memory
+
+clean:
+	rm -rf .venv .uv .holdfast .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,89 @@
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from pydantic import JsonValue
+
+from runtime.clock import FixedClock
+from store.database import Database
+from store.effects import KEEP, Claim, ClaimStatus, Effects
+
+
+@pytest.fixture
+def effects(database: Database, clock: FixedClock) -> Effects:
+    return Effects(database, clock)
+
+
+@pytest.mark.asyncio
+async def test_an_effect_is_new_once_then_maybe_done_then_settled(effects: Effects) -> None:
+    assert await effects.claim("run", "send", "a@x") == Claim("a@x", ClaimStatus.NEW)
+    assert await effects.claim("run", "send", "a@x") == Claim("a@x", ClaimStatus.UNSETTLED)
+    await effects.settle("run", "send", "a@x", {"message_id": "<1@x>"})
+    settled = await effects.claim("run", "send", "a@x")
+    assert settled == Claim("a@x", ClaimStatus.SETTLED, {"message_id": "<1@x>"})
+    assert settled.status == "settled"
+
+
+@pytest.mark.parametrize("outcome", [None, 0, False, "", "text", [1, None], {"ü": {"x": 1.5}}])
+@pytest.mark.asyncio
+async def test_any_json_is_an_outcome(effects: Effects, outcome: JsonValue) -> None:
+    await effects.claim("run", "send", "a")
+    await effects.settle("run", "send", "a", outcome)
+    assert await effects.claim("run", "send", "a") == Claim("a", ClaimStatus.SETTLED, outcome)
+
+
+@pytest.mark.parametrize("other", [("run 2", "send", "a"), ("run", "send 2", "a"), ("run", "send", "a 2")])
+@pytest.mark.asyncio
+async def test_run_step_and_target_make_an_effect(effects: Effects, other: tuple[str, str, str]) -> None:
+    await effects.claim("run", "send", "a")
+    assert (await effects.claim(*other)).status is ClaimStatus.NEW
+    await effects.settle(*other, "theirs")
+    assert (await effects.claim("run", "send", "a")).status is ClaimStatus.UNSETTLED
+
+
+@pytest.mark.asyncio
+async def test_of_many_workers_one_gets_an_effect(effects: Effects) -> None:
+    claims = await asyncio.gather(*(effects.claim("run", "send", "a") for _ in range(15)))
+    assert Counter(claim.status for claim in claims) == {ClaimStatus.NEW: 1, ClaimStatus.UNSETTLED: 14}
+
+
+@pytest.mark.asyncio
+async def test_of_two_workers_with_opposite_orders_each_effect_goes_to_one(effects: Effects) -> None:
+    targets = [f"t{number:04}" for number in range(450)]
+    orders = [targets, targets[::-1], targets[200:] + targets[:200]]
+    answers = await asyncio.gather(*(effects.claim_many("run", "send", order) for order in orders))
+    for order, claims in zip(orders, answers, strict=True):
+        assert [claim.target for claim in claims] == order
+    new = Counter(claim.target for claims in answers for claim in claims if claim.status is ClaimStatus.NEW)
+    assert new == Counter(targets)
+
+
+@pytest.mark.asyncio
+async def test_a_target_named_twice_is_claimed_once(effects: Effects) -> None:
+    claims = await effects.claim_many("run", "send", ["b", "a", "b"])
+    assert claims == [Claim("b", ClaimStatus.NEW), Claim("a", ClaimStatus.NEW)]
+    assert await effects.claim_many("run", "send", []) == []
+
+
+@pytest.mark.asyncio
+async def test_many_are_settled_in_batches(effects: Effects) -> None:
+    targets = [f"t{number}" for number in range(450)]
+    await effects.claim_many("run", "send", targets)
+    await effects.settle_many("run", "send", {target: {"n": at} for at, target in enumerate(targets[:-1])})
+    claims = await effects.claim_many("run", "send", targets)
+    assert [claim.outcome for claim in claims[:-1]] == [{"n": at} for at in range(449)]
+    assert {claim.status for claim in claims[:-1]} == {ClaimStatus.SETTLED}
+    assert claims[-1].status is ClaimStatus.UNSETTLED
+
+
+@pytest.mark.asyncio
+async def test_purging_deletes_what_is_thirty_days_old_in_batches(effects: Effects, clock: FixedClock) -> None:
+    await effects.claim_many("run", "send", [f"old {number}" for number in range(5)])
+    clock.advance(timedelta(seconds=1))
+    await effects.claim("run", "send", "younger")
+    clock.advance(KEEP - timedelta(seconds=1))
+    assert [await effects.purge(limit=3) for _ in range(3)] == [3, 2, 0]
+    assert (await effects.claim("run", "send", "younger")).status is ClaimStatus.UNSETTLED
+    clock.advance(timedelta(hours=1))
+    assert await effects.purge(older_than=timedelta(days=1)) == 1
