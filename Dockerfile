@@ -27,7 +27,8 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgcc-s1 libstdc++6 zlib1g \
     && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 holdfast \
-    && useradd --uid 10001 --gid holdfast --no-create-home --home-dir /var/lib/holdfast --shell /usr/sbin/nologin holdfast \
+    && useradd --uid 10001 --gid holdfast --no-create-home --home-dir /var/lib/holdfast \
+        --shell /usr/sbin/nologin holdfast \
     && install --directory --owner holdfast --group holdfast /var/lib/holdfast
 WORKDIR /app
 COPY --from=build /app/.venv /app/.venv

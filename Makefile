@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen
 
-.PHONY: demo test dev check format bench clean
+.PHONY: demo test dev check format bench replay-fixtures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,6 +49,10 @@ bench: .venv/.installed
 	$(RUN) python -m bench.api_latency
 	$(RUN) python -m bench.file_throughput
 	$(RUN) python -m bench.worker_memory
+
+# one history per released shape; existing ones are kept
+replay-fixtures: .venv/.installed
+	$(RUN) python -m tests.replay.record
 
 clean:
 	rm -rf .venv .uv .holdfast .mypy_cache .ruff_cache .pytest_cache

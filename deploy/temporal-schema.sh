@@ -7,5 +7,6 @@ for name in temporal visibility; do
     database=temporal
     [ "$name" = visibility ] && database=temporal_visibility
     temporal-sql-tool --database "$database" setup-schema --version 0.0
-    temporal-sql-tool --database "$database" update-schema --schema-dir "/etc/temporal/schema/postgresql/v12/$name/versioned"
+    temporal-sql-tool --database "$database" update-schema \
+        --schema-dir "/etc/temporal/schema/postgresql/v12/$name/versioned"
 done

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -221,13 +222,13 @@ def test_the_image_is_built_from_a_pinned_base_and_the_lock_file() -> None:
 
 
 def test_the_image_gets_every_package_of_ours_and_nothing_private() -> None:
-    pyproject = read("pyproject.toml")
-    packages = re.search(r"^packages = (\[.*\])$", pyproject, re.MULTILINE)
-    assert packages is not None
+    wheel = tomllib.loads(read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]
     dockerfile, ignore = read("Dockerfile"), read(".dockerignore").splitlines()
-    for package in json.loads(packages[1]):
-        assert f"COPY {package} {package}\n" in dockerfile
-        assert f"!{package}" in ignore
+    for path in wheel["only-include"]:
+        assert f"!{path}" in ignore
+        if path != "worker.py":
+            assert f"COPY {path} {path}\n" in dockerfile
+    assert re.search(r"^COPY .*\bworker\.py\b", dockerfile, re.MULTILINE)
     rules = [line for line in ignore if line and not line.startswith("#")]
     assert rules[0] == "*", "everything is left out that is not named"
     assert not any(".env" in rule for rule in rules)

@@ -1,0 +1,72 @@
+"""Every recorded history replays on today's workflows, and every payload in it still decodes."""
+
+import inspect
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from temporalio.api.common.v1 import Payload as WirePayload
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+
+from activities.file import FileActivities
+from activities.job import JobActivities
+from runtime.converter import data_converter
+from worker import WORKFLOWS
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*/*.json"))
+ACTIVITIES = {
+    f"{prefix}.{name}": method
+    for prefix, owner in (("file", FileActivities), ("job", JobActivities))
+    for name, method in inspect.getmembers(owner, inspect.isfunction)
+    if not name.startswith("_")
+}
+
+
+def history(path: Path) -> WorkflowHistory:
+    return WorkflowHistory.from_json(f"{path.parent.name}:{path.stem}", path.read_text())
+
+
+def test_there_is_a_history_of_every_shape() -> None:
+    shapes = {path.stem for path in HISTORIES if path.parent.name == "file"}
+    assert shapes >= {"done", "failed", "parked", "retried", "discarded", "cancelled", "running"}
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+async def test_replays(path: Path) -> None:
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=data_converter())
+    await replayer.replay_workflow(history(path))
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+async def test_every_recorded_payload_decodes_to_the_type_its_code_names(path: Path) -> None:
+    converter = data_converter().payload_converter
+    scheduled: dict[int, str] = {}
+    decoded = 0
+    for event in history(path).events:
+        for payload, wanted in _payloads(event, scheduled):
+            value = converter.from_payload(payload, wanted)
+            if isinstance(wanted, type):
+                assert isinstance(value, wanted)
+            decoded += 1
+    assert decoded >= 3
+
+
+def _payloads(event: HistoryEvent, scheduled: dict[int, str]) -> list[tuple[WirePayload, Any]]:
+    if event.HasField("workflow_execution_started_event_attributes"):
+        started = event.workflow_execution_started_event_attributes
+        run = next(each for each in WORKFLOWS if each.__name__.lower() == f"{started.workflow_type.name}workflow")
+        return [(started.input.payloads[0], get_type_hints(run.run)["request"])]
+    if event.HasField("activity_task_scheduled_event_attributes"):
+        ordered = event.activity_task_scheduled_event_attributes
+        scheduled[event.event_id] = ordered.activity_type.name
+        return [(ordered.input.payloads[0], get_type_hints(ACTIVITIES[ordered.activity_type.name])["order"])]
+    if event.HasField("activity_task_completed_event_attributes"):
+        done = event.activity_task_completed_event_attributes
+        method = ACTIVITIES[scheduled[done.scheduled_event_id]]
+        return [(done.result.payloads[0], get_type_hints(method)["return"])]
+    if event.HasField("workflow_execution_completed_event_attributes"):
+        ended = event.workflow_execution_completed_event_attributes
+        return [(ended.result.payloads[0], get_type_hints(WORKFLOWS[0].run)["return"])]
+    return []
