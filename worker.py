@@ -106,6 +106,7 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
         )
         drain = timedelta(seconds=settings.drain_seconds)
         workers = build_workers(client, collaborators, queues, drain)
+        pool.warm_up(ocr.warm)
         log.info("worker.started", queues=[queue.name for queue in queues], cpu_processes=pool.children)
         await drain_on_signal(workers, drain)
     except (DatabaseUnavailable, NeedsMigration, TemporalUnreachable) as error:

@@ -122,6 +122,11 @@ class CpuPool:
                 self._running[work_class] += 1
                 turn.set_result(None)
 
+    def warm_up(self, function: Callable[[], object]) -> None:
+        """Start every child now and let it run `function`, which loads what the first task would wait for."""
+        for _ in range(self._children):
+            self._pool.schedule(function)
+
     def close(self) -> None:
         """Kill the children and wait until they are gone."""
         self._pool.stop()

@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -35,6 +36,15 @@ app.add_typer(jobs, name="jobs")
 out = Console()
 
 EXPECTED = (ServerError, PortInUse, TemporalUnreachable, DatabaseUnavailable, NeedsMigration, NotReady)
+
+
+class _Server(uvicorn.Server):
+    """Leaves with exit code 0 after SIGTERM: uvicorn's own handler raises the signal again once it has stopped."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Our handlers are set by the caller."""
+        yield
 
 
 def _run(work: Coroutine[Any, Any, int | None], settings: Settings) -> None:
@@ -80,7 +90,7 @@ def api() -> None:
     settings = Settings()
     telemetry.configure_logging(settings)
     telemetry.configure_tracing("holdfast-api", settings)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             create_app(settings),
             host=settings.api_host,
@@ -92,6 +102,8 @@ def api() -> None:
     )
 
     async def work() -> int:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
         await server.serve()
         return 0 if server.started else 1
 

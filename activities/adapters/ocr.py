@@ -37,6 +37,11 @@ def _engine() -> RapidOCR:
     )
 
 
+def warm() -> None:
+    """Load the models, which the first page would otherwise wait a second for."""
+    _engine()
+
+
 def read_page(path: str, media_type: str, page: int) -> PageText:
     """The text, words and boxes of one page, counted from 1.
 

@@ -126,7 +126,7 @@ def test_mounted_files_and_used_volumes_exist(compose: dict[str, Any]) -> None:
 
 
 def test_our_commands_exist(ours: dict[str, dict[str, Any]]) -> None:
-    from starter.cli import app  # noqa: PLC0415 - the other tests need no application
+    from starter.cli import app
 
     known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     image_command = re.findall(r"^CMD (\[.*\])$", read("Dockerfile"), re.MULTILINE)
@@ -154,7 +154,7 @@ def test_our_services_share_their_connections(ours: dict[str, dict[str, Any]]) -
 
 @pytest.mark.parametrize("path", ["docker-compose.yml", "Dockerfile"])
 def test_every_setting_of_ours_is_known(path: str) -> None:
-    from runtime.settings import Settings  # noqa: PLC0415 - as above
+    from runtime.settings import Settings
 
     used = {name.removeprefix("HOLDFAST_").lower() for name in re.findall(r"\bHOLDFAST_[A-Z_]+", read(path))}
     assert used
@@ -164,21 +164,21 @@ def test_every_setting_of_ours_is_known(path: str) -> None:
 def test_bootstrap_worker_and_api_get_settings_that_load(
     ours: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runtime.settings import Settings  # noqa: PLC0415 - as above
+    from runtime.settings import Settings
 
     for service in ours.values():
         with monkeypatch.context() as patched:
             for key, value in service["environment"].items():
                 patched.setenv(key, re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value))
-            settings = Settings(_env_file=None)  # type: ignore[call-arg]
+            settings = Settings(_env_file=None)
         assert settings.resolved_database_url() == "postgresql://holdfast:dev-only-store@postgresql:5432/holdfast"
         assert settings.resolved_ledger_url() == settings.resolved_database_url()
         assert settings.resolved_blobs_url() == "s3://holdfast"
 
 
 def test_the_worker_may_drain_before_it_is_killed(ours: dict[str, dict[str, Any]]) -> None:
-    from runtime.drain import BEYOND_DRAIN  # noqa: PLC0415 - as above
-    from runtime.settings import Settings  # noqa: PLC0415 - as above
+    from runtime.drain import BEYOND_DRAIN
+    from runtime.settings import Settings
 
     drain = float(Settings.model_fields["drain_seconds"].default) + BEYOND_DRAIN.total_seconds()
     assert float(ours["worker"]["stop_grace_period"].removesuffix("s")) > drain
