@@ -35,8 +35,8 @@ async def start_job(
     request: JobRequest,
     *,
     summary: str,
-) -> None:
-    """Start `job`'s workflow unless it runs or ran already, and note its first run id.
+) -> str:
+    """Start `job`'s workflow unless it runs or ran already; its first run id, for `Jobs.started`.
 
     Args:
         services: the store and the client.
@@ -55,13 +55,12 @@ async def start_job(
     except WorkflowAlreadyStartedError:
         closed = await services.temporal.get_workflow_handle(job.workflow_id).describe(rpc_timeout=START_TIMEOUT)
         if await closed.memo_value(JOB_ID_MEMO, None) == str(job.job_id):
-            await services.jobs.started(job.job_id, closed.raw_description.workflow_execution_info.first_run_id)
-            return
+            return closed.raw_description.workflow_execution_info.first_run_id
         # It completed for a job that this store does not know: the store was restored or replaced.
         log.warning("workflow.started_again", workflow_id=job.workflow_id, job_id=str(job.job_id))
         policy = WorkflowIDReusePolicy.ALLOW_DUPLICATE
         handle = await _start(services.temporal, job_type, job, run, request, summary, policy)
-    await services.jobs.started(job.job_id, handle.first_execution_run_id or handle.result_run_id or "")
+    return handle.first_execution_run_id or handle.result_run_id or ""
 
 
 async def _start(

@@ -1,6 +1,6 @@
 """Submitting a file: bytes to the blob store, rows to the store, then the workflow."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contracts.catalogue import FILE
 from contracts.payloads.file import PIPELINE_VERSION, FileRequest
@@ -16,11 +16,16 @@ from workflows.file import FileWorkflow, workflow_id
 
 @dataclass(frozen=True, slots=True)
 class SubmittedFile:
-    """`deduplicated`: the tenant's same bytes were submitted before, so their job is this file's job."""
+    """`deduplicated`: the tenant's same bytes were submitted before, so their job is this file's job.
+
+    `first_run_id` is that of a workflow started by this call, for `Jobs.started`: it can be noted after the answer, as
+    a submission that is repeated meanwhile starts nothing new.
+    """
 
     job: Job
     file_id: str
     deduplicated: bool
+    first_run_id: str | None = None
 
 
 async def submit_file(
@@ -40,7 +45,7 @@ async def submit_file(
     finally:
         await services.blobs.delete(arriving)
     if submitted.job.state is JobState.SUBMITTED:
-        await start_job(
+        first_run_id = await start_job(
             services,
             FILE,
             submitted.job,
@@ -48,6 +53,8 @@ async def submit_file(
             FileRequest(job=JobRef(job_id=submitted.job.job_id, tenant=tenant), content_id=content_id),
             summary=f"file of {upload.size_bytes:,} bytes",
         )
+        running = replace(submitted.job, state=JobState.RUNNING, first_run_id=first_run_id)
+        return replace(submitted, job=running, first_run_id=first_run_id)
     return submitted
 
 

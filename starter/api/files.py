@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, BackgroundTasks, Header, Query, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from opentelemetry import trace
 from structlog.contextvars import bind_contextvars
@@ -56,7 +56,10 @@ IdempotencyKey = Annotated[
 
 @router.post("", status_code=202, summary="Upload a file", openapi_extra=UPLOAD_BODY)
 async def upload_file(
-    request: Request, caller: AuthenticatedCaller, idempotency_key: IdempotencyKey = None
+    request: Request,
+    caller: AuthenticatedCaller,
+    afterwards: BackgroundTasks,
+    idempotency_key: IdempotencyKey = None,
 ) -> FileAccepted:
     """Stream a file in. Its job makes thumbnails and searchable text; the answer names job and file."""
     services: Services = request.app.state.services
@@ -74,6 +77,8 @@ async def upload_file(
         )
     except IdempotencyConflict as error:
         raise Problem(409, "idempotency_conflict", str(error)) from error
+    if submitted.first_run_id:
+        afterwards.add_task(services.jobs.started, submitted.job.job_id, submitted.first_run_id)
     bind_contextvars(job_id=str(submitted.job.job_id))
     return FileAccepted(
         job_id=submitted.job.job_id,

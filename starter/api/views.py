@@ -110,7 +110,7 @@ class FileAccepted(BaseModel):
             "example": {
                 "job_id": EXAMPLE_JOB,
                 "file_id": EXAMPLE_FILE,
-                "state": "submitted",
+                "state": "running",
                 "deduplicated": False,
                 "links": {
                     "status": f"http://127.0.0.1:8000/v1/jobs/{EXAMPLE_JOB}",

@@ -46,7 +46,9 @@ def _paper(size: tuple[int, int], tint: tuple[int, int, int] = (251, 249, 243)) 
     return Image.new("RGB", size, tint)
 
 
-def _rows(draw: ImageDraw.ImageDraw, top: int, rows: Sequence[tuple[str, ...]], columns: tuple[int, ...], size: int) -> int:
+def _rows(
+    draw: ImageDraw.ImageDraw, top: int, rows: Sequence[tuple[str, ...]], columns: tuple[int, ...], size: int
+) -> int:
     for number, row in enumerate(rows):
         for x, cell in zip(columns, row, strict=True):
             draw.text((x, top), cell, font=_font(size), fill=INK)
@@ -89,11 +91,12 @@ def _scanned(page: Image.Image, *, seed: int, degrees: float) -> Image.Image:
     """As a cheap scanner gives it: crooked, unevenly lit, grainy, a little soft, with dust."""
     noise = np.random.default_rng(seed)
     crooked = page.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=(236, 233, 225))
-    pixels = np.asarray(crooked.filter(ImageFilter.GaussianBlur(0.6)), dtype=np.float64)
+    pixels = np.asarray(crooked.filter(ImageFilter.GaussianBlur(0.6)), dtype=np.float32)
     height, width, _ = pixels.shape
     shade = 1.0 - 0.10 * np.linspace(0, 1, width)[None, :, None] - 0.05 * np.linspace(0, 1, height)[:, None, None] ** 2
-    pixels = pixels * shade + noise.normal(0, 7.0, (height, width, 1))
-    scan = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    grain = noise.standard_normal((height, width, 1), dtype=np.float32) * 7
+    lit = pixels * shade.astype(np.float32) + grain
+    scan = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(scan)
     dust = random.Random(seed)  # noqa: S311 - not for secrets
     for _ in range(60):
@@ -108,49 +111,54 @@ def crooked_scan(path: Path) -> Sample:
     return Sample(path, 1, ("INVOICE", "2026-00417", "Envelopes", "948.00", "Bristol", "Cardboard"))
 
 
-def phone_photo(path: Path) -> Sample:
-    """A delivery note on a desk, photographed at an angle by a phone held sideways: EXIF says how to turn it."""
-    note = _paper((1100, 1400), (250, 250, 246))
+def delivery_note() -> Image.Image:
+    """A filled-in and signed form, straight and clean."""
+    note = _paper((1650, 2100), (250, 250, 246))
     draw = ImageDraw.Draw(note)
-    draw.text((80, 70), "DELIVERY NOTE", font=_font(68), fill=INK)
-    draw.text((80, 170), "Order 88213  Tuesday 17 November", font=_font(36), fill=INK)
-    rows = [
+    draw.text((120, 105), "DELIVERY NOTE", font=_font(102), fill=INK)
+    draw.text((120, 255), "Order 88213  Tuesday 17 November", font=_font(54), fill=INK)
+    rows = (
         ("Item", "Pieces"),
         ("Oak shelves", "6"),
         ("Steel brackets", "24"),
         ("Wood screws", "200"),
         ("Furniture wax", "3"),
-    ]
-    top = 290
-    for item, pieces in rows:
-        draw.text((80, top), item, font=_font(44), fill=INK)
-        draw.text((860, top), pieces, font=_font(44), fill=INK)
-        draw.line((80, top + 66, 1020, top + 66), fill=(190, 190, 190), width=2)
-        top += 96
-    draw.text((80, 860), "Received in good condition", font=_font(40), fill=INK)
-    draw.line((80, 1060, 620, 1060), fill=INK, width=3)
-    draw.line((120, 1040, 200, 960, 260, 1050, 330, 970, 420, 1045, 560, 1000), fill=(30, 50, 140), width=5)
-    draw.text((80, 1080), "Signature", font=_font(30), fill=(110, 110, 110))
+    )
+    for number, (item, pieces) in enumerate(rows):
+        top = 435 + number * 144
+        draw.text((120, top), item, font=_font(66), fill=INK)
+        draw.text((1290, top), pieces, font=_font(66), fill=INK)
+        draw.line((120, top + 99, 1530, top + 99), fill=(190, 190, 190), width=3)
+    draw.text((120, 1230), "Received in good condition", font=_font(60), fill=INK)
+    draw.line((120, 1560, 930, 1560), fill=INK, width=4)
+    strokes = ((180, 1530), (290, 1420), (340, 1560), (430, 1450), (520, 1555), (600, 1500), (700, 1530), (860, 1470))
+    draw.line(strokes, fill=(30, 50, 140), width=7, joint="curve")
+    draw.text((120, 1590), "Signature", font=_font(45), fill=(110, 110, 110))
+    draw.ellipse((1130, 1330, 1480, 1680), outline=(150, 60, 60), width=9)
+    draw.text((1178, 1470), "WAREHOUSE", font=_font(44), fill=(150, 60, 60))
+    return note
+
+
+def phone_photo(path: Path) -> Sample:
+    """A delivery note on a desk, photographed at an angle by a phone held sideways: EXIF says how to turn it."""
     noise = np.random.default_rng(11)
-    width, height = 1680, 2240
-    grain = noise.normal(0, 5, (height, 1, 1)).cumsum(axis=0) * 0.4
-    desk = np.clip(np.array([134, 96, 62]) + grain + noise.normal(0, 5, (height, width, 1)), 0, 255)
-    photo = Image.fromarray(desk.astype(np.uint8))
-    corners = ((250, 330), (1440, 270), (1530, 1900), (170, 1960))  # of the note on the desk
-    warped = note.transform(
-        photo.size, Image.Transform.PERSPECTIVE, _perspective(corners, note.size), Image.Resampling.BICUBIC
-    )
-    mask = Image.new("L", note.size, 255).transform(
-        photo.size, Image.Transform.PERSPECTIVE, _perspective(corners, note.size), Image.Resampling.BICUBIC
-    )
-    shadow = mask.filter(ImageFilter.GaussianBlur(24)).point(lambda value: value // 2)
-    photo.paste((30, 20, 12), (14, 20), shadow)
+    width, height = 2250, 3000
+    grain = np.convolve(noise.normal(0, 14, height + 40), np.hanning(41) / 9, "valid")  # of wood, along the desk
+    desk = np.array([134, 96, 62]) + grain[:height, None, None] + noise.normal(0, 2, (1, width, 1))
+    photo = Image.fromarray(np.clip(desk, 0, 255).astype(np.uint8))
+    note = delivery_note()
+    corners = ((335, 442), (1930, 362), (2050, 2546), (228, 2626))  # of the note on the desk
+    onto = _perspective(corners, note.size)
+    warped = note.transform(photo.size, Image.Transform.PERSPECTIVE, onto, Image.Resampling.BICUBIC)
+    mask = Image.new("L", note.size, 255).transform(photo.size, Image.Transform.PERSPECTIVE, onto)
+    shadow = mask.reduce(8).filter(ImageFilter.GaussianBlur(4)).resize(photo.size).point(lambda value: value // 2)
+    photo.paste((30, 20, 12), (19, 27), shadow)
     photo.paste(warped, mask=mask)
-    pixels = np.asarray(photo, dtype=np.float32)
-    y, x = np.mgrid[0:height, 0:width]
-    light = 1.06 - 0.36 * np.hypot((x - 500) / width, (y - 700) / height)  # a lamp at the upper left
-    lit = np.clip(pixels * light[:, :, None] + noise.normal(0, 4, pixels.shape), 0, 255)
-    upright = Image.fromarray(lit.astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+    y, x = np.ogrid[0:height, 0:width]
+    light = (1.06 - 0.36 * np.hypot((x - 670) / width, (y - 940) / height)).astype(np.float32)  # a lamp, upper left
+    sensor = noise.standard_normal((height, width), dtype=np.float32) * 4
+    lit = np.asarray(photo).astype(np.float32) * light[:, :, None] + sensor[:, :, None]
+    upright = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
     exif = Image.Exif()
     exif[0x0112] = 6  # stored a quarter turn to the left; turn clockwise to see it upright
     exif[0x010F], exif[0x0110], exif[0x0132] = "Fairway", "Pocket 9", "2026:11:17 14:32:08"
@@ -184,8 +192,13 @@ def mixed_pdf(path: Path) -> Sample:
         "4. The Supplier keeps a reserve stock of two pallets at Bristol.",
         "5. Claims are made within fourteen days of delivery, with photographs.",
     )
+    canvas.drawString(25 * mm, height - 48 * mm, "between Northwind Paper Mill, Bristol (the Supplier)")
+    canvas.drawString(25 * mm, height - 54 * mm, "and Acme Stationery Ltd, Leeds (the Purchaser).")
     for number, clause in enumerate(clauses):
-        canvas.drawString(25 * mm, height - (55 + number * 9) * mm, clause)
+        canvas.drawString(25 * mm, height - (70 + number * 9) * mm, clause)
+    for left, who in ((25, "For the Supplier"), (115, "For the Purchaser")):
+        canvas.line(left * mm, 60 * mm, (left + 65) * mm, 60 * mm)
+        canvas.drawString(left * mm, 54 * mm, who)
     canvas.showPage()
     scan = io.BytesIO()
     _scanned(invoice_page(), seed=23, degrees=-1.2).save(scan, "JPEG", quality=75)
@@ -213,6 +226,20 @@ def mixed_pdf(path: Path) -> Sample:
 FINDINGS = ("bearing", "coupling", "gasket", "valve", "impeller", "manifold", "rotor", "housing", "seal", "flange")
 
 
+def _figure(number: int) -> Image.Image:
+    """A drawing of two pipes and what joins them."""
+    figure = Image.new("RGB", (700, 330), (226, 226, 222))
+    draw = ImageDraw.Draw(figure)
+    middle = 200 + 60 * (number % 5)
+    draw.rectangle((0, 130, 700, 200), fill=(168, 172, 176), outline=INK, width=3)
+    draw.rectangle((middle, 95, middle + 120, 235), fill=(120, 126, 132), outline=INK, width=3)
+    for bolt in range(4):
+        draw.ellipse((middle + 12 + bolt * 28, 106, middle + 26 + bolt * 28, 120), fill=INK)
+    draw.line((middle + 130, 90, middle + 230, 40), fill=(170, 40, 40), width=4)
+    draw.ellipse((middle - 20, 75, middle + 140, 255), outline=(170, 40, 40), width=5)
+    return figure
+
+
 def scanned_pdf(path: Path, pages: int, seed: int = 31) -> Sample:
     """An inspection report of which every page is a scan; each page names its number and a finding."""
     canvas = Canvas(str(path), pagesize=A4, invariant=True)
@@ -234,10 +261,13 @@ def scanned_pdf(path: Path, pages: int, seed: int = 31) -> Sample:
         )
         for line, text in enumerate(lines):
             draw.text((110, 340 + line * 70), text, font=_font(30), fill=INK)
-        draw.rectangle((110, 720, 560, 1040), outline=INK, width=3)
-        draw.line((110, 720, 560, 1040), fill=INK, width=2)
-        draw.ellipse((240, 800, 430, 960), outline=INK, width=3)
+        page.paste(_figure(number), (110, 700))
         draw.text((110, 1060), f"Figure {number}: position of the {finding}", font=_font(24), fill=INK)
+        readings = [("Measured at", "Value", "Limit")]
+        readings += [
+            (f"{hour}:15", f"{2.1 + 0.3 * ((number + hour) % 5):.1f} bar", "4.0 bar") for hour in (8, 10, 12, 14)
+        ]
+        _rows(draw, 1180, readings, (110, 560, 900), 28)
         scan = io.BytesIO()
         _scanned(page, seed=seed * 1000 + number, degrees=(-1.5, 0.8, 1.7)[number % 3]).save(scan, "JPEG", quality=70)
         canvas.drawImage(ImageReader(scan), 0, 0, *A4)
