@@ -220,12 +220,16 @@ def _text(characters: list[_Character]) -> str:
 
 
 def _words(characters: list[_Character], width: int, height: int) -> Iterator[Word]:
-    """Runs of characters between white space; what lies outside the page, as printers' marks do, is left out."""
+    """Runs of characters between white space; a word broken at a line's end is two, each with its own box.
+
+    What lies outside the page, as printers' marks do, is left out.
+    """
     word: list[_Character] = []
     for character in [*characters, _Character(" ")]:
         if not character.text.isspace():
             word.append(character)
-            continue
+            if not character.breaks_word:
+                continue
         boxes = [box for one in word if (box := one.box)]
         text = _well_formed("".join(one.text for one in word))
         word = []

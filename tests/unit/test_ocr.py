@@ -247,6 +247,17 @@ def test_a_text_layers_boxes_follow_the_visible_part_of_a_page(tmp_path: Path) -
     assert "Outside" not in [word.text for word in page.words]
 
 
+def test_joins_a_word_broken_at_a_lines_end_and_boxes_its_two_parts(tmp_path: Path) -> None:
+    def draw(canvas: Canvas) -> None:
+        canvas.drawString(72, 700, "This takes some compre-")
+        canvas.drawString(72, 684, "hension of well-known words")
+
+    page = ocr.read_page(_canvas(tmp_path, draw), PDF, 1)
+    assert page.text == "This takes some comprehension of well-known words"
+    assert _find(page, "compre-").y1 < _find(page, "hension").y1
+    assert _find(page, "hension").x0 == pytest.approx(72 * PIXELS_PER_POINT, abs=4)
+
+
 def test_reads_what_was_typed_into_a_form(tmp_path: Path) -> None:
     def draw(canvas: Canvas) -> None:
         canvas.drawString(72, 700, "Name of the person who ordered")
