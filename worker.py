@@ -30,6 +30,7 @@ from runtime.clock import SystemClock
 from runtime.cpu_pool import CpuPool
 from runtime.drain import drain_on_signal
 from runtime.log_context import LogContext
+from runtime.profile import ProfileError
 from runtime.settings import Settings
 from runtime.temporal import TemporalUnreachable, connect
 from store.blobs import Blobs
@@ -109,7 +110,7 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
         pool.warm_up(ocr.warm)
         log.info("worker.started", queues=[queue.name for queue in queues], cpu_processes=pool.children)
         await drain_on_signal(workers, drain)
-    except (DatabaseUnavailable, NeedsMigration, TemporalUnreachable) as error:
+    except (DatabaseUnavailable, NeedsMigration, ProfileError, TemporalUnreachable) as error:
         log.error("worker.refused", reason=str(error))  # noqa: TRY400 - the sentence says what to do
         return 1
     finally:

@@ -3,14 +3,18 @@
 A killed parent cannot stop its children; the operating system closes its end of the pipe for it.
 """
 
+import ctypes
 import os
 import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 GRACE_SECONDS = 30.0  # between SIGTERM and SIGKILL; longer than a worker's drain
+
+
+PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 
 
 def leashed(command: Sequence[str]) -> list[str]:
@@ -18,9 +22,28 @@ def leashed(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "runtime.leash", *command]
 
 
+def _die_with_parent() -> Callable[[], None] | None:
+    """On Linux the child gets SIGTERM even when the leash itself is killed; elsewhere that leaves the child behind."""
+    if sys.platform != "linux":
+        return None
+    libc, leash = ctypes.CDLL(None), os.getpid()
+
+    def in_child() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != leash:  # killed before the request
+            os._exit(128 + signal.SIGTERM)
+
+    return in_child
+
+
 def main() -> int:
     """Run, forward SIGTERM and SIGINT, end with the child; its exit code, or 128 and the signal's number."""
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - our own arguments
+    child = subprocess.Popen(  # noqa: S603 - our own arguments
+        sys.argv[1:],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_die_with_parent(),  # noqa: PLW1509 - this process has one thread
+    )
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)

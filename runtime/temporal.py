@@ -9,10 +9,10 @@ from typing import Any
 import structlog
 from temporalio.client import Client
 from temporalio.contrib.opentelemetry import OpenTelemetryPlugin
-from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 
 from runtime.converter import data_converter
+from runtime.profile import connect_config
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ async def lazy_client(settings: Settings, *, role: str) -> Client:
 
 
 def _options(settings: Settings, role: str) -> dict[str, Any]:
-    config: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
+    config: dict[str, Any] = connect_config()
     config.setdefault("target_host", f"127.0.0.1:{settings.temporal_port}")
     return config | {
         "identity": f"{role}@{socket.gethostname()}:{os.getpid()}",

@@ -18,6 +18,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from contracts.payloads.job import Resolve, Resolved
 from runtime import telemetry
 from runtime.ports import PortInUse
+from runtime.profile import ProfileError
 from runtime.server import ServerError
 from runtime.settings import Settings
 from runtime.temporal import TemporalUnreachable, connect
@@ -35,7 +36,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
 out = Console()
 
-EXPECTED = (ServerError, PortInUse, TemporalUnreachable, DatabaseUnavailable, NeedsMigration, NotReady)
+EXPECTED = (ServerError, ProfileError, PortInUse, TemporalUnreachable, DatabaseUnavailable, NeedsMigration, NotReady)
 
 
 class _Server(uvicorn.Server):

@@ -22,7 +22,8 @@ from temporalio.client import Client
 from contracts.catalogue import FILE
 from runtime.leash import leashed
 from runtime.ports import check_free
-from runtime.server import EmbeddedServer, ServerOptions, external_service_configured
+from runtime.profile import external_service_configured
+from runtime.server import EmbeddedServer, ServerOptions
 from runtime.settings import Settings
 from runtime.temporal import connect
 from starter.bootstrap import bootstrap

@@ -18,7 +18,9 @@ MAX_ROWS_PER_WRITE = 200  # a longer write transaction makes the API's inserts w
 WRITES = "holdfast_writes"  # an execution option
 
 # Of a SQLite or PostgreSQL that cannot work now, as opposed to one that refuses a wrong statement.
-SQLITE_OUT_OF_REACH = frozenset({5, 6, 8, 10, 13, 14})  # busy, locked, read-only, I/O, full: https://sqlite.org/rescode.html
+SQLITE_OUT_OF_REACH = frozenset(
+    {5, 6, 8, 10, 13, 14}
+)  # busy, locked, read-only, I/O, full: https://sqlite.org/rescode.html
 SQLSTATE_OUT_OF_REACH = ("08", "53", "57P")  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 
@@ -46,7 +48,9 @@ class Database:
             url: of the main tables.
             ledger_url: of the effects; without it a file beside the SQLite file, or the same PostgreSQL database.
         """
-        main = _engine(url, synchronous="NORMAL")  # a killed process loses nothing; a power cut may lose the last moment
+        main = _engine(
+            url, synchronous="NORMAL"
+        )  # a killed process loses nothing; a power cut may lose the last moment
         if ledger_url is None and main.dialect.name == "sqlite":
             ledger_url = f"{url.removesuffix('.db')}.ledger.db"
         if ledger_url is None or ledger_url == url:
@@ -143,9 +147,7 @@ def _out_of_reach(error: Exception) -> bool:
     sqlite_code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # without the extended part
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     return (
-        error.connection_invalidated
-        or sqlite_code in SQLITE_OUT_OF_REACH
-        or sqlstate.startswith(SQLSTATE_OUT_OF_REACH)
+        error.connection_invalidated or sqlite_code in SQLITE_OUT_OF_REACH or sqlstate.startswith(SQLSTATE_OUT_OF_REACH)
     )
 
 
@@ -153,7 +155,9 @@ def _lacks_table(error: Exception) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     undefined = {"42P01", "42703"}  # table, column
-    return getattr(error.orig, "sqlstate", None) in undefined or str(error.orig).startswith(("no such table", "no such col"))
+    return getattr(error.orig, "sqlstate", None) in undefined or str(error.orig).startswith(
+        ("no such table", "no such col")
+    )
 
 
 def _engine(url: str, *, synchronous: str) -> AsyncEngine:

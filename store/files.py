@@ -19,7 +19,9 @@ from store.search import words_of
 from store.tables import contents, files, pages, thumbnails
 
 PAUSE_S = 0.02  # between bulk writes, so that others get their turn
-UNSTORABLE = {0: None} | dict.fromkeys(range(0xD800, 0xE000))  # PostgreSQL has no NUL, and half a surrogate pair is no text
+UNSTORABLE = {0: None} | dict.fromkeys(
+    range(0xD800, 0xE000)
+)  # PostgreSQL has no NUL, and half a surrogate pair is no text
 
 Word = tuple[str, int, int, int, int, float]  # text, x0, y0, x1, y1 in pixels of the page, confidence
 

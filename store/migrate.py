@@ -43,7 +43,9 @@ def _upgrade(connection: Connection, history: str) -> list[str]:
     if missing:
         scripts = _scripts(history)
         with EnvironmentContext(
-            Config(), scripts, fn=lambda revision, _context: scripts._upgrade_revs("head", revision)  # noqa: SLF001 - alembic.command needs an env.py
+            Config(),
+            scripts,
+            fn=lambda revision, _context: scripts._upgrade_revs("head", revision),  # noqa: SLF001 - alembic.command needs an env.py
         ) as environment:
             environment.configure(connection=connection, version_table=version_table(history))
             environment.run_migrations()

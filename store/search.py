@@ -143,7 +143,9 @@ def _snippet(body: str, terms: list[_Term]) -> str:
             continue  # a ligature or fraction gave several words
         parts += [body[at:start].translate(MARKS_IN_TEXT), "«", body[start:end].translate(MARKS_IN_TEXT), "»"]
         at = end
-    parts.append(body[at : max(at, located[last - 1][2]) if last < len(located) else len(body)].translate(MARKS_IN_TEXT))
+    parts.append(
+        body[at : max(at, located[last - 1][2]) if last < len(located) else len(body)].translate(MARKS_IN_TEXT)
+    )
     line = " ".join("".join(parts).split())
     return ("…" if first else "") + line + ("…" if last < len(located) else "")
 

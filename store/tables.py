@@ -44,7 +44,9 @@ jobs = Table(
     Column("submitted_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
-    Index("jobs_one_open", "workflow_id", unique=True, sqlite_where=text(OPEN_STATES), postgresql_where=text(OPEN_STATES)),
+    Index(
+        "jobs_one_open", "workflow_id", unique=True, sqlite_where=text(OPEN_STATES), postgresql_where=text(OPEN_STATES)
+    ),
     Index("jobs_by_workflow", "workflow_id", "submitted_at"),
     Index("jobs_by_tenant", "tenant", "submitted_at", "job_id"),
     Index("jobs_by_type", "type", "submitted_at"),

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -24,6 +24,14 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 POLL_SECONDS = 0.25  # of the store, per listener
 LOOK_SECONDS = 2.0  # at Temporal, per listener: for what the job's own record does not say
 KEEP_ALIVE_SECONDS = 15.0  # proxies close a silent connection after 30 to 60 s
+
+
+async def _visible_job(request: Request, caller: AuthenticatedCaller, job_id: UUID) -> Job:
+    return await _find(request.app.state.services, caller, job_id)
+
+
+# A dependency, because a stream has answered 200 before its generator could say 404.
+VisibleJob = Annotated[Job, Depends(_visible_job)]
 
 
 @router.get("", summary="List jobs")
@@ -65,10 +73,9 @@ async def get_job(request: Request, caller: AuthenticatedCaller, job_id: UUID) -
 
 
 @router.get("/{job_id}/events", summary="A job's changes as server-sent events", response_class=EventSourceResponse)
-async def watch_job(request: Request, caller: AuthenticatedCaller, job_id: UUID) -> AsyncIterator[ServerSentEvent]:
+async def watch_job(request: Request, job: VisibleJob) -> AsyncIterator[ServerSentEvent]:
     """An event named by the state at each change, its data the job; the stream ends when the job is closed."""
     services: Services = request.app.state.services
-    job = await _find(services, caller, job_id)
     clock = asyncio.get_running_loop().time
     number = 0
     sent: JobView | None = None
@@ -77,7 +84,8 @@ async def watch_job(request: Request, caller: AuthenticatedCaller, job_id: UUID)
         if clock() - looked_at >= LOOK_SECONDS:
             live, looked_at = await look_at(services, job), clock()
         else:
-            live = LiveJob(await services.jobs.get(job.tenant, job_id) or job, live=live.live, pending=live.pending)
+            row = await services.jobs.get(job.tenant, job.job_id) or job
+            live = LiveJob(row, live=live.live or row.state.closed, pending=() if row.state.closed else live.pending)
         view = _view(services, live)
         if view != sent:
             number += 1

@@ -21,7 +21,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from runtime import server
 from runtime.leash import leashed
 from runtime.ports import PortInUse, free_port
-from runtime.server import TUNING, EmbeddedServer, ServerError, ServerOptions, external_service_configured
+from runtime.profile import external_service_configured
+from runtime.server import TUNING, EmbeddedServer, ServerError, ServerOptions
 
 GONE_WITHIN_SECONDS = 10  # start-dev takes 1.1 s to stop
 COMPLAINT = "Failed to convert value"  # what the server says of a key it knows and a value it does not take

@@ -26,7 +26,7 @@ def up(tmp_path: Path) -> Iterator[tuple[psutil.Popen, dict[str, str]]]:
     settings = environment(tmp_path)
     with (tmp_path / "up.log").open("wb") as log:
         process = psutil.Popen([sys.executable, "-m", "starter", "up"], env=settings, stdout=log, stderr=log)
-    family = [process]
+    family: list[psutil.Process] = [process]
     try:
         deadline = time.monotonic() + 90
         while b"An API key" not in (tmp_path / "up.log").read_bytes():
@@ -58,7 +58,11 @@ def test_a_dead_child_is_started_again_and_sigterm_stops_all_with_code_0(
     process, settings = up
     url = f"http://127.0.0.1:{settings['HOLDFAST_API_PORT']}/readyz"
     children = process.children(recursive=True)
-    api = next(child for child in children if child.cmdline()[-2:] == ["starter", "api"] and "leash" not in str(child.cmdline()))
+    api = next(
+        child
+        for child in children
+        if child.cmdline()[-2:] == ["starter", "api"] and "leash" not in str(child.cmdline())
+    )
     api.kill()
     api.wait(timeout=10)
     deadline = time.monotonic() + 60
@@ -84,7 +88,12 @@ def test_a_taken_port_is_said_in_words(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", int(settings["HOLDFAST_TEMPORAL_PORT"])))
         taken.listen()
         done = subprocess.run(
-            [sys.executable, "-m", "starter", "up"], env=settings, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-m", "starter", "up"],
+            env=settings,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
     assert done.returncode == 1
     said = " ".join(done.stderr.split())

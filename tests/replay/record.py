@@ -64,7 +64,6 @@ async def _cancelled(handle: Handle, doubles: FileDoubles) -> None:
     await _to_the_end(handle, doubles)
 
 
-
 def _shapes() -> dict[str, tuple[FileDoubles, Callable[[Handle, FileDoubles], Awaitable[None]]]]:
     return {
         "done": (FileDoubles(pages=12), _to_the_end),
@@ -81,7 +80,9 @@ async def _record(client: Client, path: Path, doubles: FileDoubles, play: Callab
     queue = f"record-{path.stem}"
     async with Worker(client, task_queue=queue, workflows=[FileWorkflow], activities=doubles.all):  # type: ignore[arg-type]
         request = FileRequest(job=JobRef(job_id=uuid.uuid4(), tenant="acme"), content_id="c1")
-        handle = await client.start_workflow(FileWorkflow.run, request, id=f"file:acme:{path.stem}:v1", task_queue=queue)
+        handle = await client.start_workflow(
+            FileWorkflow.run, request, id=f"file:acme:{path.stem}:v1", task_queue=queue
+        )
         await play(handle, doubles)
         history = await handle.fetch_history()
         doubles.hold.set()

@@ -128,7 +128,7 @@ def files(database: Database, clock: FixedClock, jobs: Jobs) -> Files:
     return Files(database, clock, jobs)
 
 
-async def submit(database: Database, jobs: Jobs, workflow_id: str, tenant: str = "acme", type: str = "file") -> Job:
+async def submit(database: Database, jobs: Jobs, workflow_id: str, tenant: str = "acme", type: str = "file") -> Job:  # noqa: A002 - the column
     async with database.write() as connection:
         job, _created = await jobs.submit(
             connection, NewJob(job_id=new_id(), tenant=tenant, type=type, workflow_id=workflow_id)
@@ -136,7 +136,7 @@ async def submit(database: Database, jobs: Jobs, workflow_id: str, tenant: str =
     return job
 
 
-async def upload(  # noqa: PLR0913 - a row's columns
+async def upload(
     database: Database,
     files: Files,
     *,

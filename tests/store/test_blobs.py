@@ -126,7 +126,7 @@ async def test_deleting_twice_is_no_error(blobs: Blobs) -> None:
 async def test_a_key_cannot_leave_the_store(blobs: Blobs, key: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="path"):
         await blobs.put(key, b"x")
-    assert not [path for path in tmp_path.rglob("outside")]
+    assert not list(tmp_path.rglob("outside"))
 
 
 @pytest.mark.asyncio

@@ -118,9 +118,7 @@ async def test_an_upload_that_is_rolled_back_leaves_nothing(database: Database, 
 async def test_verifying_notes_type_and_size_and_the_pages_ahead(database: Database, files: Files, jobs: Jobs) -> None:
     job = await submit(database, jobs, "w")
     _file, content = await upload(database, files)
-    await files.verified(
-        job.job_id, content.content_id, media_type="application/pdf", pages=3, width=1240, height=1754
-    )
+    await files.verified(job.job_id, content.content_id, media_type="application/pdf", pages=3, width=1240, height=1754)
     expected = replace(content, media_type="application/pdf", pages=3, width=1240, height=1754)
     assert await files.content(content.content_id) == expected
     seen = await find(jobs, job.job_id)
@@ -226,9 +224,7 @@ async def test_publishing_without_pages_makes_the_content_ready(database: Databa
 
 
 @pytest.mark.asyncio
-async def test_publishing_at_once_and_again_leaves_each_page_once(
-    database: Database, files: Files, jobs: Jobs
-) -> None:
+async def test_publishing_at_once_and_again_leaves_each_page_once(database: Database, files: Files, jobs: Jobs) -> None:
     job = await submit(database, jobs, "w")
     _file, content = await upload(database, files)
     _file, other = await upload(database, files, sha256="other")

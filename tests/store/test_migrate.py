@@ -44,7 +44,7 @@ async def test_applies_every_revision_once(empty_url: str) -> None:
 def _differences(connection: Connection, metadata: MetaData, history: str) -> list[Any]:
     ours = {"page_text"} | {version_table(each) for each in HISTORIES} | set(MAIN.tables) | set(LEDGER.tables)
 
-    def compared(_item: object, name: str | None, kind: str, reflected: bool, other: object) -> bool:  # noqa: FBT001
+    def compared(_item: object, name: str | None, kind: str, reflected: bool, other: object) -> bool:
         known_elsewhere = reflected and other is None and (name in ours or (name or "").startswith("page_text_"))
         return not (kind == "table" and known_elsewhere)
 

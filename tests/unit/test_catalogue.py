@@ -20,7 +20,8 @@ from contracts.catalogue import (
 from worker import WORKFLOWS
 
 PARK, FAIL, PAUSE = WhenExhausted.PARK, WhenExhausted.FAIL, WhenExhausted.PAUSE
-TABLE = {  # queue, attempts, first wait in s, factor, newest completed, completed days, failed days, when exhausted, priority
+# queue, attempts, first wait in s, factor, newest completed, completed days, failed days, when exhausted, priority
+TABLE = {
     "notification": ("notifications", 3, 5, 2, 5_000, None, 7, PARK, 3),
     "broadcast": ("notifications-bulk", 3, 5, 2, 100, None, 14, PAUSE, 5),
     "daily_digest": ("notifications-bulk", 3, 5, 2, 100, None, 7, FAIL, 5),

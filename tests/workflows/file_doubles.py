@@ -40,7 +40,9 @@ class FileDoubles:
     async def verify(self, order: VerifyFile) -> FileVerified:
         self.calls.append("verify")
         if not self.acceptable:
-            raise failure(FailureKind.INVALID_INPUT, "encrypted_pdf", "The PDF is encrypted; save it without a password.")
+            raise failure(
+                FailureKind.INVALID_INPUT, "encrypted_pdf", "The PDF is encrypted; save it without a password."
+            )
         return FileVerified(media_type="application/pdf", pages=self.pages, width=595, height=842)
 
     @activity.defn(name="file.make_thumbnails")

@@ -10,7 +10,7 @@ from temporalio import activity, workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.heartbeat import heartbeat
-    from contracts.catalogue import Keep, JobType, Step, WhenExhausted, exponential
+    from contracts.catalogue import JobType, Keep, Step, WhenExhausted, exponential
     from contracts.errors import FailureKind, failure
     from contracts.payloads.job import Interrupted, JobRecorded, JobRef, JobRequest, RecordJob, WaitUntil
     from contracts.payloads.model import Fact, StepOrder
@@ -27,9 +27,7 @@ PROBE = JobType(
         Step("beat", timedelta(minutes=1), timedelta(days=2), heartbeat=timedelta(seconds=1)),
     ),
 )
-UNPARKED = JobType(
-    "unparked", PROBE.queue, PROBE.retry, PROBE.keep, WhenExhausted.FAIL, PROBE.steps, PROBE.priority
-)
+UNPARKED = JobType("unparked", PROBE.queue, PROBE.retry, PROBE.keep, WhenExhausted.FAIL, PROBE.steps, PROBE.priority)
 
 
 class Act(StepOrder):

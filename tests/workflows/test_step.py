@@ -66,7 +66,7 @@ async def parked(handle: Handle, count: int = 1) -> list[ParkedStep]:
     """Wait until so many steps are parked, as an operator would: by asking."""
     async with asyncio.timeout(30):
         while True:
-            found = await handle.query("parked", result_type=list[ParkedStep])
+            found: list[ParkedStep] = await handle.query("parked", result_type=list[ParkedStep])
             if len(found) >= count:
                 return found
             await asyncio.sleep(0.05)
@@ -74,7 +74,7 @@ async def parked(handle: Handle, count: int = 1) -> list[ParkedStep]:
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(30):
-        while not await check():  # noqa: ASYNC110 - the condition is on the server
+        while not await check():
             await asyncio.sleep(0.05)
 
 
@@ -256,9 +256,7 @@ async def test_the_submitters_mistake_fails_at_once_and_never_parks(probe: Probe
     assert probe.activities.records[0].error == "act n0: send another file"
 
 
-async def test_siblings_go_on_and_parked_steps_are_resolved_one_by_one(
-    env: WorkflowEnvironment, probe: Probe
-) -> None:
+async def test_siblings_go_on_and_parked_steps_are_resolved_one_by_one(env: WorkflowEnvironment, probe: Probe) -> None:
     with holding(env):  # type: ignore[attr-defined]
         handle = await probe.start("rejected", "ok", parallel=4)
     assert {each.step for each in await parked(handle, 2)} == {"act n0", "act n1"}
