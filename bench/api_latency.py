@@ -62,9 +62,9 @@ async def load(on: Stage, files: list[bytes], seconds: int) -> tuple[list[float]
 
 async def main(seconds: int) -> None:
     files = [picture(seed) for seed in range(seconds * UPLOADS_PER_SECOND)]
+    before = neighbours()
     async with stage() as on:
         await on.client.get("/v1/jobs")
-        before = neighbours()
         uploads, statuses = await load(on, files, seconds)
     table = Table("request", "count", "p50 ms", "p95 ms", "p99 ms", "max ms", "wanted", title="API answers, worker busy")
     for name, values, wanted in (("upload of 1 MB", uploads, 100), ("status", statuses, 50)):

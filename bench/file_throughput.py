@@ -92,8 +92,8 @@ async def main() -> None:
         photos = [Path(folder) / f"{number}.jpg" for number in range(PHOTOS)]
         for number, path in enumerate(photos):
             photo(path, number)
+        before = neighbours()
         async with stage() as on:
-            before = neighbours()
             pool = CpuPool()
             pool.warm_up(ocr.warm)
             await asyncio.gather(*(pool.run("loop", MINUTE, ocr.warm) for _ in range(pool.children)))

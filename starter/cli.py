@@ -11,6 +11,7 @@ from uuid import UUID
 
 import typer
 import uvicorn
+import uvloop
 from rich.console import Console
 from rich.table import Table
 from temporalio.client import WorkflowUpdateFailedError
@@ -51,7 +52,7 @@ class _Server(uvicorn.Server):
 def _run(work: Coroutine[Any, Any, int | None], settings: Settings) -> None:
     telemetry.configure_logging(settings)
     try:
-        code = asyncio.run(work) or 0
+        code = uvloop.run(work) or 0
     except EXPECTED as error:
         Console(stderr=True).print(f"[red]holdfast:[/red] {error}", highlight=False)
         code = 1
@@ -97,6 +98,7 @@ def api() -> None:
             host=settings.api_host,
             port=settings.api_port,
             log_config=None,
+            http="httptools",
             access_log=False,
             timeout_graceful_shutdown=5,  # seconds; an event stream never ends by itself
         )

@@ -84,7 +84,7 @@ class Database:
 
     @asynccontextmanager
     async def read(self, engine: AsyncEngine | None = None) -> AsyncIterator[AsyncConnection]:
-        """Reads of the main tables: in SQLite one consistent view, in PostgreSQL one per statement.
+        """Reads of the main tables, each statement for itself: one thread hop less than in a transaction.
 
         Raises:
             DatabaseUnavailable: cannot connect, or lost the connection.
@@ -191,9 +191,9 @@ def _set_pragmas(connection: Any, _record: object, *, synchronous: str) -> None:
 
 
 def _begin(connection: Any) -> None:
-    # A deferred transaction that turns into a writer is refused at once, without the busy timeout.
-    immediate = connection.get_execution_options().get(WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    # Immediate: a deferred one that turns into a writer is refused at once, without the busy timeout.
+    if connection.get_execution_options().get(WRITES):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 async def advisory_lock(connection: AsyncConnection, name: str) -> None:

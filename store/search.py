@@ -7,6 +7,7 @@ parser takes a date for signed numbers and an address for one word, and keeps ac
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -54,6 +55,8 @@ class _Term:
 
     def at(self, words: Sequence[str], start: int) -> bool:
         """Whether it matches `words` from `start` on."""
+        if not words[start].startswith(self.words[0]):
+            return False  # nearly always, and much cheaper than what follows
         found = words[start : start + len(self.words)]
         if self.prefix:
             return (
@@ -131,8 +134,10 @@ def _snippet(body: str, terms: list[_Term]) -> str:
     if not marked:
         marked = [0]
     in_reach = SNIPPET_WORDS - WORDS_BEFORE
-    best = max(marked, key=lambda start: (sum(start <= other < start + in_reach for other in marked), -start))
-    first, last = max(0, best - WORDS_BEFORE), min(len(located), best + in_reach)
+    matches_from = {start: bisect_left(marked, start + in_reach) - order for order, start in enumerate(marked)}
+    best = max(marked, key=lambda start: (matches_from[start], -start))
+    first = max(0, min(best - WORDS_BEFORE, len(located) - SNIPPET_WORDS))  # near the end, more of what is before
+    last = min(len(located), first + SNIPPET_WORDS)
     shown = [index for index in marked if first <= index < last]
     parts, at = [], located[first][1] if first else 0
     # Neighbours are one match: the key is the same along a run of consecutive numbers.

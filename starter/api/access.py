@@ -7,6 +7,8 @@ operate  yes      yes        no                                      yes      wi
 admin    yes      yes        yes                                     yes      with a key for tenant `*`
 """
 
+import hashlib
+import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
@@ -16,9 +18,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from structlog.contextvars import bind_contextvars
 
 from starter.api.problems import Problem
-from store.api_keys import Role
+from store.api_keys import ApiKey, ApiKeys, Role
 
 ALL_TENANTS = "*"
+KNOWN_SECONDS = 2.0  # how long a revoked key may still be accepted by an API process that just saw it
+KNOWN_AT_MOST = 10_000  # keys
 
 
 class Right(Enum):
@@ -71,6 +75,29 @@ class Caller:
         return self.scope
 
 
+class KnownKeys:
+    """Keys looked up in the last seconds, by their hash, so that a busy caller costs no query each time."""
+
+    def __init__(self, keys: ApiKeys) -> None:
+        self._keys = keys
+        self._known: dict[str, tuple[float, ApiKey]] = {}
+
+    async def authenticate(self, secret: str) -> ApiKey | None:
+        """As `ApiKeys.authenticate`; a key is refused at the latest `KNOWN_SECONDS` after it was revoked."""
+        digest, now = hashlib.sha256(secret.encode()).hexdigest(), time.monotonic()
+        seen_at, key = self._known.get(digest, (float("-inf"), None))
+        if now - seen_at < KNOWN_SECONDS:
+            return key
+        found = await self._keys.authenticate(secret)
+        if len(self._known) >= KNOWN_AT_MOST:
+            self._known.clear()
+        if found:
+            self._known[digest] = (now, found)
+        else:
+            self._known.pop(digest, None)
+        return found
+
+
 _bearer = HTTPBearer(auto_error=False, description="An API key: `holdfast keys create --tenant acme --role submit`.")
 
 
@@ -78,7 +105,7 @@ async def authenticate(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
     """The caller, or 401."""
-    key = await request.app.state.services.api_keys.authenticate(credentials.credentials) if credentials else None
+    key = await request.app.state.known_keys.authenticate(credentials.credentials) if credentials else None
     if key is None:
         raise Problem(
             401,

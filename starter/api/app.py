@@ -9,6 +9,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
 from runtime.settings import Settings
 from starter.api import files, health, jobs, problems
+from starter.api.access import KnownKeys
 from starter.api.log_context import LogContext
 from starter.services import open_services
 
@@ -20,6 +21,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings, role="api") as services:
             app.state.services = services
+            app.state.known_keys = KnownKeys(services.api_keys)
             yield
 
     app = FastAPI(

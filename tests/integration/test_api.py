@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
+from starter.api.access import KNOWN_SECONDS
 from starter.demo.samples import scanned_pdf
 from store.api_keys import Role
 from tests.integration.stack import Running, closed, events, picture, running
@@ -156,6 +157,7 @@ async def test_keys_are_needed_and_can_be_revoked(up: Running) -> None:
     async with up.with_key(secret) as client:
         assert (await client.get("/v1/jobs")).status_code == 200
         assert await up.services.api_keys.revoke(key.key_id)
+        await asyncio.sleep(KNOWN_SECONDS + 0.1)
         assert "unknown or revoked" in problem(await client.get("/v1/jobs"), 401, "unauthenticated")
 
 

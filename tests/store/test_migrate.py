@@ -126,7 +126,8 @@ def test_text_that_was_published_before_is_found_after_0002(tmp_path: Path) -> N
         async with database.write() as connection:
             for statement in (
                 "DROP TABLE page_text",
-                "CREATE VIRTUAL TABLE page_text USING fts5(text, content_id UNINDEXED, page UNINDEXED, tenant UNINDEXED)",
+                "CREATE VIRTUAL TABLE page_text "
+                "USING fts5(text, content_id UNINDEXED, page UNINDEXED, tenant UNINDEXED)",
                 "INSERT INTO page_text (text, content_id, page, tenant) VALUES ('Total', 'some-content', 3, 'acme')",
                 "UPDATE alembic_version_main SET version_num = '0001_first'",
             ):

@@ -100,6 +100,7 @@ async def test_a_query_of_too_many_words_is_refused(search: Search) -> None:
 @pytest.mark.parametrize(
     ("query", "snippet"),
     [
+        ("days", "Invoice 2026-11-24 Total amount: 1,234.50 EUR, due in 14 «days»"),
         ("amount", "Invoice 2026-11-24 Total «amount»: 1,234.50 EUR, due in 14 days"),
         ('"total amount" eur', "Invoice 2026-11-24 «Total amount»: 1,234.50 «EUR», due in 14 days"),
         ("2026-11-24", "Invoice «2026-11-24» Total amount: 1,234.50 EUR, due in 14 days"),
@@ -124,9 +125,7 @@ async def test_a_snippet_shows_the_neighbourhood_of_the_matches_and_only_our_mar
     body = " ".join(["needle", *before, "«needle»", "needle", *after])
     await publish(database, files, jobs, [body, "ﬁnal ½ price"])
     (hit,) = await search.files("acme", "needle")
-    assert hit.snippet.startswith(
-        '…b96 b97 b98 b99 "«needle» needle» a0 a1'.replace("«needle» needle»", '«needle" needle»')
-    )
+    assert hit.snippet.startswith('…b96 b97 b98 b99 "«needle" needle» a0 a1 ')
     assert hit.snippet.endswith("a17…")
     (hit,) = await search.files("acme", "final 1 2 price")
     assert hit.snippet == "«ﬁnal ½ price»"

@@ -20,7 +20,8 @@ def upgrade() -> None:
         "tokenize = 'unicode61 remove_diacritics 2')"
     )
     op.execute(
-        "INSERT INTO page_text_new (text, content_id, page, tenant) SELECT text, content_id, page, tenant FROM page_text"
+        "INSERT INTO page_text_new (text, content_id, page, tenant) "
+        "SELECT text, content_id, page, tenant FROM page_text"
     )
     op.execute("DROP TABLE page_text")
     op.execute("ALTER TABLE page_text_new RENAME TO page_text")
