@@ -99,6 +99,7 @@ def api() -> None:
             port=settings.api_port,
             log_config=None,
             http="httptools",
+            timeout_keep_alive=75,  # seconds; longer than clients and balancers keep a connection, or they race
             access_log=False,
             timeout_graceful_shutdown=5,  # seconds; an event stream never ends by itself
         )

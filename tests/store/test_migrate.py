@@ -14,6 +14,7 @@ from sqlalchemy import Connection, MetaData, inspect, text
 from store.database import Database
 from store.migrate import HISTORIES, migrate, pending, version_table
 from store.tables import LEDGER, MAIN
+from tests.store.conftest import migrated
 from tests.store.test_database import ROOT
 
 EVERYTHING = ["0001_first", "0002_page_text_by_content", "0001_effects"]
@@ -29,6 +30,13 @@ async def main(url):
 
 asyncio.run(main(sys.argv[1]))
 """
+
+
+@pytest.fixture
+def url(empty_url: str) -> str:
+    """Of a migrated database of this test's own, because tests here change tables."""
+    migrated(empty_url)
+    return empty_url
 
 
 @pytest.mark.asyncio
@@ -126,8 +134,10 @@ def test_text_that_was_published_before_is_found_after_0002(tmp_path: Path) -> N
         async with database.write() as connection:
             for statement in (
                 "DROP TABLE page_text",
-                "CREATE VIRTUAL TABLE page_text "
-                "USING fts5(text, content_id UNINDEXED, page UNINDEXED, tenant UNINDEXED)",
+                (
+                    "CREATE VIRTUAL TABLE page_text "
+                    "USING fts5(text, content_id UNINDEXED, page UNINDEXED, tenant UNINDEXED)"
+                ),
                 "INSERT INTO page_text (text, content_id, page, tenant) VALUES ('Total', 'some-content', 3, 'acme')",
                 "UPDATE alembic_version_main SET version_num = '0001_first'",
             ):
