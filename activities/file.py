@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+import structlog
 from temporalio import activity
 
 from activities.adapters.files import Inspected, Limits, PageText, Thumbnail, UnacceptableFile
@@ -26,6 +27,8 @@ from contracts.payloads.file import (
 from runtime.cpu_pool import CpuPool
 from store.blobs import Blobs
 from store.files import Content, Files, StoredPage, StoredThumbnail
+
+log = structlog.get_logger(__name__)
 
 WORK_CLASS = "files"
 LIMITS = Limits(
@@ -78,6 +81,7 @@ class FileActivities:
             width=seen.width,
             height=seen.height,
         )
+        log.info("file.verified", media_type=seen.media_type, pages=seen.pages)
         return FileVerified(media_type=seen.media_type, pages=seen.pages, width=seen.width, height=seen.height)
 
     @activity.defn(name="file.make_thumbnails")

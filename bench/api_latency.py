@@ -66,7 +66,9 @@ async def main(seconds: int) -> None:
     async with stage() as on:
         await on.client.get("/v1/jobs")
         uploads, statuses = await load(on, files, seconds)
-    table = Table("request", "count", "p50 ms", "p95 ms", "p99 ms", "max ms", "wanted", title="API answers, worker busy")
+    table = Table(
+        "request", "count", "p50 ms", "p95 ms", "p99 ms", "max ms", "wanted", title="API answers, worker busy"
+    )
     for name, values, wanted in (("upload of 1 MB", uploads, 100), ("status", statuses, 50)):
         figures = [f"{percentile(values, share) * 1000:.0f}" for share in (0.5, 0.95, 0.99)]
         table.add_row(name, str(len(values)), *figures, f"{max(values) * 1000:.0f}", f"p99 < {wanted}")

@@ -114,7 +114,9 @@ async def main() -> None:
             table.add_row(name, str(number), f"{plain:.2f}", f"{workflow:.2f}", f"{plain / workflow:.2f}")
         total = sum(plain for plain, _ in results) / sum(workflow for _, workflow in results)
         notes.append(f"{name}: throughput through the workflow is {total:.2f} of the plain loop; wanted 0.90")
-    notes.append(f"a round is {PDFS * PAGES} scanned pages, or {PHOTOS} photos of {PHOTO_SIZE[0]} x {PHOTO_SIZE[1]} pixels")
+    notes.append(
+        f"a round is {PDFS * PAGES} scanned pages, or {PHOTOS} photos of {PHOTO_SIZE[0]} x {PHOTO_SIZE[1]} pixels"
+    )
     notes.append(f"other programs used {before:.0%} of the cores before; repeat above 10 %")
     keep("file_throughput", [table], notes)
 

@@ -1,6 +1,6 @@
 """Whether the worker's memory stays flat over 200 files: its own and that of its CPU children.
 
-    python -m bench.worker_memory
+python -m bench.worker_memory
 """
 
 import asyncio
@@ -58,7 +58,9 @@ async def main() -> None:
                     children.append(sum(child.memory_info().rss for child in family) / MEGABYTE)
 
             await asyncio.gather(*(one(number) for number in range(FILES)))
-    table = Table("process", "files 20-70 MB", "last 50 MB", "ratio", "max MB", title=f"Resident memory over {FILES} files")
+    table = Table(
+        "process", "files 20-70 MB", "last 50 MB", "ratio", "max MB", title=f"Resident memory over {FILES} files"
+    )
     for name, values in (("worker", own), ("CPU children together", children)):
         first, last = statistics.median(values[20:70]), statistics.median(values[-50:])
         table.add_row(name, f"{first:.0f}", f"{last:.0f}", f"{last / first:.2f}", f"{max(values):.0f}")

@@ -14,6 +14,7 @@ from temporalio.service import RPCError
 from runtime.converter import data_converter
 from runtime.profile import connect_config
 from runtime.settings import Settings
+from runtime.unreachable import UnreachableIsUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -65,5 +66,6 @@ def _options(settings: Settings, role: str) -> dict[str, Any]:
     return config | {
         "identity": f"{role}@{socket.gethostname()}:{os.getpid()}",
         "data_converter": data_converter(),
+        "interceptors": [UnreachableIsUnavailable()],
         "plugins": [OpenTelemetryPlugin(add_temporal_spans=True)],
     }

@@ -110,6 +110,8 @@ class Stack:
 def environment(settings: Settings) -> dict[str, str]:
     """The settings as the children read them."""
     values = settings.model_dump(mode="json", exclude_none=True, exclude={"otlp_endpoint"})
+    if settings.otlp_endpoint:
+        values["otlp_endpoint"] = settings.otlp_endpoint.get_secret_value()
     return {f"HOLDFAST_{name.upper()}": str(value) for name, value in values.items()}
 
 

@@ -72,7 +72,11 @@ async def get_job(request: Request, caller: AuthenticatedCaller, job_id: UUID) -
     return _view(services, await look_at(services, await _find(services, caller, job_id)))
 
 
-@router.get("/{job_id}/events", summary="A job's changes as server-sent events", response_class=EventSourceResponse)
+@router.get(
+    "/{job_id}/events",  # noqa: FAST003 - the dependency takes job_id
+    summary="A job's changes as server-sent events",
+    response_class=EventSourceResponse,
+)
 async def watch_job(request: Request, job: VisibleJob) -> AsyncIterator[ServerSentEvent]:
     """An event named by the state at each change, its data the job; the stream ends when the job is closed."""
     services: Services = request.app.state.services
