@@ -23,9 +23,9 @@ from contracts.payloads.file import THUMBNAIL_SIZES_PX
 from runtime.cpu_pool import CpuPool
 from starter.demo.samples import scanned_pdf
 
-ROUNDS = 3
-PDFS, PAGES = 3, 8
-PHOTOS = 40
+ROUNDS = 2
+PDFS, PAGES = 2, 8
+PHOTOS = 30
 PHOTO_SIZE = (2400, 1800)
 MINUTE = timedelta(minutes=1)
 
