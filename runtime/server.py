@@ -1,6 +1,6 @@
 """The embedded Temporal server: `temporal server start-dev` with a SQLite file, tuned, as our child.
 
-The figures are from bench/server_tuning.py, on two cores: a job with one step takes 18 to 34 ms instead of 100.
+The figures are from bench/server_tuning.py, on two cores: a job with one step takes 14 to 23 ms instead of 100.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ LOCKED_WITHIN = timedelta(seconds=5)  # a server whose parent was killed takes 1
 STOP_WITHIN = timedelta(seconds=40)
 
 PRAGMAS = (
-    "journal_mode=WAL",  # with 50 jobs in flight 1.7 to 2.7 times as many a second
+    "journal_mode=WAL",  # with 50 jobs in flight 2.3 times as many a second
     "synchronous=NORMAL",  # survives a killed process; a power cut may lose the last moment
 )
 TUNING = (
     # One shard takes 20 tasks a second off its queue by default; above that each hop waits about 45 ms. This is what
-    # brings a job from 100 ms to 18 to 34 ms.
+    # brings a job from 100 ms to 14 to 23 ms.
     ("history.transferProcessorMaxPollRPS", "2000"),
     ("history.timerProcessorMaxPollRPS", "2000"),
     ("history.visibilityProcessorMaxPollRPS", "100"),

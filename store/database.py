@@ -1,6 +1,8 @@
 """Connections. SQLite: write transactions begin immediate, one at a time per process; PostgreSQL by URL."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -11,6 +13,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 BUSY_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_S = 5.0  # asyncpg's own is 60 s, longer than anyone waits for an answer
@@ -184,10 +187,24 @@ def _set_pragmas(connection: Any, _record: object, *, synchronous: str) -> None:
     connection.isolation_level = None  # the driver must not begin by itself: _begin does
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _switch_to_wal(cursor)
     cursor.execute(f"PRAGMA synchronous = {synchronous}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    # A first switch of a file refuses at once when another connection is there; it does not wait for the busy timeout.
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        await_only(asyncio.sleep(0.01))
 
 
 def _begin(connection: Any) -> None:
