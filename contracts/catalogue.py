@@ -67,7 +67,9 @@ def fixed(attempts: int, seconds: float) -> Retry:
 class Step:
     """One activity call. `start_to_close` is one attempt; `schedule_to_close` is all of them with their waits.
 
-    `heartbeat` is None where an attempt never takes 5 s. `retry` is None where the job type's applies.
+    `heartbeat` is None where an attempt never takes 5 s. `retry` is None where the job type's applies. A `local` step
+    runs as a local activity, within the workflow task: a third of the server's work, for steps of milliseconds that
+    may run twice. Its waits of a second and more are durable timers like any other.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Step:
     schedule_to_close: timedelta
     heartbeat: timedelta | None = None
     retry: Retry | None = None
+    local: bool = False
 
     def policy(self, errors_before: int = 0) -> RetryPolicy:
         """Temporal's form, for a step that had `errors_before` errors before it was interrupted.
@@ -117,6 +120,7 @@ class JobType:
     when_exhausted: WhenExhausted
     steps: tuple[Step, ...]
     priority: Priority = Priority.DEFAULT
+    records_locally: bool = False
 
     def step(self, name: str) -> Step:
         """The row, with the job type's retry filled in.
@@ -124,16 +128,16 @@ class JobType:
         Raises:
             KeyError: no such row; the message names the rows there are.
         """
-        for row in (*self.steps, RECORD):
+        for row in (*self.steps, replace(RECORD, local=self.records_locally)):
             if row.name == name:
                 return row if row.retry else replace(row, retry=self.retry)
         msg = f"{self.name} has no step {name!r}; the catalogue has {[row.name for row in self.steps]}"
         raise KeyError(msg)
 
 
-def quick(name: str, retry: Retry | None = None) -> Step:
+def quick(name: str, retry: Retry | None = None, *, local: bool = False) -> Step:
     """A database read or write, or one short request: never 5 s."""
-    return Step(name, timedelta(seconds=5), timedelta(minutes=30), retry=retry)
+    return Step(name, timedelta(seconds=5), timedelta(minutes=30), retry=retry, local=local)
 
 
 def slow(name: str, minutes: float, overall: timedelta = timedelta(hours=2), retry: Retry | None = None) -> Step:
@@ -157,7 +161,12 @@ NOTIFICATION = JobType(
     retry=exponential(3, first_seconds=5),
     keep=Keep(completed_newest=5_000, failed=timedelta(days=7)),
     when_exhausted=WhenExhausted.PARK,
-    steps=(quick("decide"), quick("claim_deferred"), slow("send", minutes=2, overall=timedelta(hours=24))),
+    steps=(
+        quick("decide", local=True),
+        quick("claim_deferred", local=True),
+        slow("send", minutes=2, overall=timedelta(hours=24)),
+    ),
+    records_locally=True,
 )
 BROADCAST = JobType(
     "broadcast",

@@ -3,11 +3,17 @@
 Temporal's own are TEMPORAL_*: https://docs.temporal.io/develop/environment-configuration.
 """
 
+import os
+import secrets
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contracts.payloads.notification import ChannelName
+
+BUILT_IN_TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
 class Settings(BaseSettings):
@@ -36,6 +42,48 @@ class Settings(BaseSettings):
     cpu_processes: int | None = Field(default=None, gt=0, description="Children for CPU work; by default one a core.")
     drain_seconds: float = Field(default=20, gt=0, description="How long a stopping worker lets activities finish.")
 
+    signing_key: SecretStr | None = Field(
+        default=None, description="Signs unsubscribe links; by default made once and kept in data_dir."
+    )
+    templates_dir: Path = Field(default=BUILT_IN_TEMPLATES, description="Message templates, a folder each.")
+    max_drops_per_hour: int = Field(
+        default=500, gt=0, description="Dead addresses of one channel; beyond it the channel's setup is suspected."
+    )
+
+    smtp_url: SecretStr | None = Field(
+        default=None, description="`smtp://user:password@relay:587` (STARTTLS) or `smtps://…:465`."
+    )
+    smtp_insecure: bool = Field(default=False, description="Allow smtp:// without TLS, for a relay on this machine.")
+    smtp_connections: int = Field(default=4, gt=0, description="Per worker process.")
+    mail_from: str = Field(default="", description="`Acme <no-reply@acme.example>`.")
+    slack_token: SecretStr | None = Field(default=None, description="A bot token with chat:write.")
+    slack_workspace: str = Field(default="default", description="Names the workspace in limits and waits.")
+    slack_api_url: str = "https://slack.com/api"
+    fcm_credentials_file: Path | None = Field(default=None, description="The service account's JSON key.")
+    fcm_api_url: str = "https://fcm.googleapis.com"
+    apns_key_file: Path | None = Field(default=None, description="The .p8 key.")
+    apns_key_id: str = ""
+    apns_team_id: str = ""
+    apns_topic: str = Field(default="", description="The app's bundle id.")
+    apns_environment: Literal["production", "sandbox"] = "production"
+    apns_url: str = Field(default="", description="By default Apple's for the environment.")
+    vapid_private_key_file: Path | None = Field(default=None, description="PEM; signs Web Push messages.")
+    vapid_public_key_file: Path | None = Field(default=None, description="PEM.")
+    vapid_subject: str = Field(default="", description="`mailto:ops@acme.example`, for the push services' operators.")
+    web_push_hosts: tuple[str, ...] = Field(
+        default=(), description="Push services allowed besides the browsers' own, such as http://127.0.0.1:9000."
+    )
+    webhook_networks: tuple[str, ...] = Field(
+        default=(), description="Private networks that webhooks may reach, such as 10.1.0.0/16. None by default."
+    )
+
+    simulator: bool = Field(
+        default=False, description="`holdfast up` also runs local third parties and sends to them where none is set."
+    )
+    simulator_smtp_port: int = 2525
+    simulator_http_port: int = 8025
+    simulator_apns_port: int = 8026
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "pretty"] = Field(default="auto", description="auto: pretty on a terminal.")
     otlp_endpoint: SecretStr | None = Field(
@@ -57,6 +105,35 @@ class Settings(BaseSettings):
     def resolved_blobs_url(self) -> str:
         """`blobs_url`, or the default folder."""
         return self.blobs_url or str(self.data_dir.absolute() / "blobs")
+
+    def resolved_signing_key(self) -> str:
+        """`signing_key`, or the one in data_dir, made at the first call of any process."""
+        if self.signing_key:
+            return self.signing_key.get_secret_value()
+        path = self.data_dir / "signing.key"
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"signing.key.{os.getpid()}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(secrets.token_urlsafe(32))
+        try:
+            os.link(fresh, path)  # atomic: the first process wins
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+        return path.read_text()
+
+    def configured_channels(self) -> frozenset[ChannelName]:
+        """Which channels the workers have; webhooks always."""
+        asked = {
+            ChannelName.EMAIL: self.smtp_url,
+            ChannelName.SLACK: self.slack_token,
+            ChannelName.FCM: self.fcm_credentials_file,
+            ChannelName.APNS: self.apns_key_file,
+            ChannelName.WEB_PUSH: self.vapid_private_key_file,
+            ChannelName.WEBHOOK: True,
+        }
+        return frozenset(channel for channel, setting in asked.items() if setting)
 
     def resolved_public_url(self) -> str:
         """`public_url`, or where the API listens."""

@@ -4,15 +4,15 @@ A claimed, unsettled row found later means that a process died in between: maybe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import JsonValue
 from sqlalchemy import and_, delete, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from runtime.clock import Clock, micros
+from runtime.clock import Clock, from_micros, micros
 from store.database import MAX_ROWS_PER_WRITE, Database
 from store.tables import effects
 
@@ -29,11 +29,12 @@ class ClaimStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer for one target. `outcome` is what was settled."""
+    """The answer for one target. `outcome` is what was settled; `claimed_at` is when it was first claimed."""
 
     target: str
     status: ClaimStatus
     outcome: JsonValue = None
+    claimed_at: datetime | None = field(default=None, compare=False)
 
 
 class Effects:
@@ -70,10 +71,12 @@ class Effects:
         async with self._database.ledger_write() as connection:
             made = await connection.execute(upsert.values(rows).on_conflict_do_nothing().returning(effects.c.target))
             new = set(made.scalars())
-            query = select(effects.c.target, effects.c.state, effects.c.outcome).where(
-                mine, effects.c.target.in_(set(targets) - new)
-            )
-            known = {row.target: row for row in await connection.execute(query)}
+            known = {}
+            if len(new) < len(targets):
+                query = select(effects.c.target, effects.c.state, effects.c.outcome, effects.c.claimed_at).where(
+                    mine, effects.c.target.in_(set(targets) - new)
+                )
+                known = {row.target: row for row in await connection.execute(query)}
         claims = []
         for target in targets:
             if target in new:
@@ -81,8 +84,20 @@ class Effects:
             else:
                 row = known[target]
                 status = ClaimStatus.SETTLED if row.state == "settled" else ClaimStatus.UNSETTLED
-                claims.append(Claim(target, status, row.outcome))
+                claims.append(Claim(target, status, row.outcome, from_micros(row.claimed_at)))
         return claims
+
+    async def find(self, first_run_id: str, step: str, target: str) -> Claim | None:
+        """The claim on one effect, without claiming it."""
+        query = select(effects.c.state, effects.c.outcome, effects.c.claimed_at).where(
+            effects.c.first_run_id == first_run_id, effects.c.step == step, effects.c.target == target
+        )
+        async with self._database.ledger_read() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None:
+            return None
+        status = ClaimStatus.SETTLED if row.state == "settled" else ClaimStatus.UNSETTLED
+        return Claim(target, status, row.outcome, from_micros(row.claimed_at))
 
     async def settle(self, first_run_id: str, step: str, target: str, outcome: JsonValue) -> None:
         """Note how one effect ended."""
@@ -103,6 +118,18 @@ class Effects:
                         )
                         .values(state="settled", outcome=outcome, settled_at=now)
                     )
+
+    async def release(self, first_run_id: str, step: str, target: str) -> None:
+        """Take a claim back: it is certain that nothing was done. A settled effect stays."""
+        async with self._database.ledger_write() as connection:
+            await connection.execute(
+                delete(effects).where(
+                    effects.c.first_run_id == first_run_id,
+                    effects.c.step == step,
+                    effects.c.target == target,
+                    effects.c.state == "claimed",
+                )
+            )
 
     async def purge(self, older_than: timedelta = KEEP, limit: int = MAX_ROWS_PER_WRITE) -> int:
         """Delete at most `limit` that were claimed `older_than` ago or earlier; how many."""

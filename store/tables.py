@@ -6,6 +6,7 @@ Times are UTC integer microseconds. A content's reference count is the number of
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -22,6 +23,8 @@ MAIN = MetaData()
 LEDGER = MetaData()
 
 OPEN_STATES = "state IN ('submitted', 'running', 'parked')"
+WAITS = "deferred_until IS NOT NULL AND merged_into IS NULL"
+MERGED = "merged_into IS NOT NULL"
 
 jobs = Table(
     "jobs",
@@ -132,6 +135,106 @@ api_keys = Table(
     Column("label", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+)
+
+people = Table(
+    "people",
+    MAIN,
+    Column("tenant", Text, primary_key=True),
+    Column("person", Text, primary_key=True),
+    Column("locale", Text),
+    Column("zone", Text),
+    Column("quiet_start", Text),
+    Column("quiet_end", Text),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+targets = Table(
+    "targets",
+    MAIN,
+    Column("target_id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("person", Text),
+    Column("channel", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("details", JSON, nullable=False),
+    Column("registered_at", BigInteger, nullable=False),
+    UniqueConstraint("tenant", "channel", "address", name="targets_once"),
+    Index("targets_by_person", "tenant", "person"),
+)
+
+preferences = Table(
+    "preferences",
+    MAIN,
+    Column("tenant", Text, primary_key=True),
+    Column("person", Text, primary_key=True),
+    Column("category", Text, primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("allowed", Boolean, nullable=False),
+)
+
+suppressions = Table(
+    "suppressions",
+    MAIN,
+    Column("tenant", Text, primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("category", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("dead_since", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Index("suppressions_by_reason", "channel", "reason", "created_at"),
+)
+
+notifications = Table(
+    "notifications",
+    MAIN,
+    Column("notification_id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("person", Text),
+    Column("target_id", Text),
+    Column("category", Text, nullable=False),
+    Column("urgent", Boolean, nullable=False),
+    Column("mandatory", Boolean, nullable=False),
+    Column("routes", JSON, nullable=False),
+    Column("every", Boolean, nullable=False),
+    Column("resend", Boolean, nullable=False),
+    Column("template", Text),
+    Column("content", JSON),
+    Column("data", JSON, nullable=False),
+    Column("attachments", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("deferred_until", BigInteger),
+    Column("merged_into", Text),
+    Index(
+        "notifications_deferred",
+        "tenant",
+        "person",
+        "deferred_until",
+        sqlite_where=text(WAITS),
+        postgresql_where=text(WAITS),
+    ),
+    Index(
+        "notifications_merged",
+        "merged_into",
+        sqlite_where=text(MERGED),
+        postgresql_where=text(MERGED),
+    ),
+    Index("notifications_by_age", "created_at"),
+)
+
+budgets = Table(
+    "budgets",
+    MAIN,
+    Column("scope", Text, primary_key=True),
+    Column("next_slot_at", BigInteger, nullable=False),
+    Column("blocked_until", BigInteger, nullable=False),
+    Column("blocked_for", Text),
+    Column("detail", Text),
+    Column("failures", Integer, nullable=False),
 )
 
 effects = Table(

@@ -59,11 +59,15 @@ class JobRecorded(Fact):
 
 
 class WaitUntil(Fact):
-    """Not now: run the step again at `until`. No attempt is burnt. `waiting_for` is shown in the Web UI."""
+    """Not now: run the step again at `until`. No attempt is burnt. `waiting_for` is shown in the Web UI.
+
+    With a `place` the step runs again with it as its order's `resume`.
+    """
 
     outcome: Literal["wait_until"] = "wait_until"
     until: datetime
     waiting_for: str
+    place: JsonValue = None
 
 
 class Interrupted(Fact):

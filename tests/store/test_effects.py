@@ -87,3 +87,25 @@ async def test_purging_deletes_what_is_thirty_days_old_in_batches(effects: Effec
     assert (await effects.claim("run", "send", "younger")).status is ClaimStatus.UNSETTLED
     clock.advance(timedelta(hours=1))
     assert await effects.purge(older_than=timedelta(days=1)) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_released_claim_is_new_again_and_a_settled_effect_stays(effects: Effects) -> None:
+    assert (await effects.claim("r", "send", "t")).status is ClaimStatus.NEW
+    await effects.release("r", "send", "t")
+    assert await effects.find("r", "send", "t") is None
+    assert (await effects.claim("r", "send", "t")).status is ClaimStatus.NEW
+    await effects.settle("r", "send", "t", {"outcome": "sent"})
+    await effects.release("r", "send", "t")
+    found = await effects.find("r", "send", "t")
+    assert found is not None
+    assert (found.status, found.outcome) == (ClaimStatus.SETTLED, {"outcome": "sent"})
+
+
+@pytest.mark.asyncio
+async def test_an_unsettled_claim_says_since_when(effects: Effects, clock: FixedClock) -> None:
+    await effects.claim("r", "send", "t")
+    claimed_at = clock.now()
+    clock.advance(timedelta(minutes=1))
+    again = await effects.claim("r", "send", "t")
+    assert (again.status, again.claimed_at) == (ClaimStatus.UNSETTLED, claimed_at)

@@ -17,7 +17,8 @@ from store.tables import LEDGER, MAIN
 from tests.store.conftest import migrated
 from tests.store.test_database import ROOT
 
-EVERYTHING = ["0001_first", "0002_page_text_by_content", "0001_effects"]
+EVERYTHING = ["0001_first", "0002_page_text_by_content", "0003_notifications", "0001_effects"]
+SINCE_0003 = ("people", "targets", "preferences", "suppressions", "notifications", "budgets")
 MIGRATE = """
 import asyncio, json, sys
 from store.database import Database
@@ -133,6 +134,7 @@ def test_text_that_was_published_before_is_found_after_0002(tmp_path: Path) -> N
         await migrate(database)
         async with database.write() as connection:
             for statement in (
+                *(f"DROP TABLE {name}" for name in SINCE_0003),
                 "DROP TABLE page_text",
                 (
                     "CREATE VIRTUAL TABLE page_text "
@@ -142,7 +144,7 @@ def test_text_that_was_published_before_is_found_after_0002(tmp_path: Path) -> N
                 "UPDATE alembic_version_main SET version_num = '0001_first'",
             ):
                 await connection.execute(text(statement))
-        assert await migrate(database) == ["0002_page_text_by_content"]
+        assert await migrate(database) == ["0002_page_text_by_content", "0003_notifications"]
         await database.close()
 
     asyncio.run(migrate_from_the_first())
@@ -154,4 +156,4 @@ def test_text_that_was_published_before_is_found_after_0002(tmp_path: Path) -> N
 
 def test_the_scripts_lie_beside_the_module_where_a_wheel_puts_them() -> None:
     versions = [path.name for path in (ROOT / "store/migrations").glob("*/versions/*.py")]
-    assert sorted(versions) == ["0001_effects.py", "0001_first.py", "0002_page_text_by_content.py"]
+    assert sorted(versions) == [f"{revision}.py" for revision in sorted(EVERYTHING)]

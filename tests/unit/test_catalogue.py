@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from temporalio.workflow import _Definition as Definition
 
 from contracts.catalogue import (
     HEARTBEAT,
@@ -114,5 +115,5 @@ def test_an_unknown_row_names_the_known_ones() -> None:
 
 def test_every_workflow_is_a_job_type_and_every_job_type_records() -> None:
     for workflow in WORKFLOWS:
-        assert job_type(workflow.__temporal_workflow_definition.name)  # type: ignore[attr-defined]
+        assert job_type(Definition.must_from_class(workflow).name or "")
     assert job_type("file").step("record") == RECORD
