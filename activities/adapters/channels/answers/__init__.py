@@ -1,0 +1,1 @@
+"""What every answer of a vendor means: one module per channel."""

@@ -1,0 +1,65 @@
+"""A message as the bytes of a mail: the same bytes at every repetition."""
+
+import hashlib
+import re
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, parseaddr
+
+from activities.adapters.channels.channel import Message
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+class InvalidSender(ValueError):
+    """The sender is no mail address."""
+
+
+def sender_address(text: str) -> Address:
+    """`Acme <no-reply@acme.example>`, parsed.
+
+    Raises:
+        InvalidSender: it is not one address.
+    """
+    name, address = parseaddr(text)
+    local, at, domain = address.rpartition("@")
+    if not (local and at and domain):
+        msg = f"{text!r} is no mail address such as `Acme <no-reply@acme.example>`"
+        raise InvalidSender(msg)
+    return Address(name, local, domain)
+
+
+def build(message: Message, sender: Address, recipient: str) -> bytes:
+    """The mail, with CRLF line ends and no line above 998 bytes.
+
+    `Message-ID` is made of the effect's id, so that receiving systems recognise a repetition. The one-click headers are
+    those of https://www.rfc-editor.org/rfc/rfc8058.
+    """
+    mail = EmailMessage(policy=SMTP)
+    mail["From"] = sender
+    local, _, domain = recipient.rpartition("@")
+    mail["To"] = Address("", local, domain)
+    mail["Subject"] = CONTROL.sub(" ", message.content.subject).strip()
+    mail["Date"] = format_datetime(message.created_at)
+    mail["Message-ID"] = message_id(message, sender)
+    mail["Auto-Submitted"] = "auto-generated"  # https://www.rfc-editor.org/rfc/rfc3834: no vacation replies
+    if message.unsubscribe_url:
+        mail["List-Unsubscribe"] = f"<{message.unsubscribe_url}>"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    mail.set_content(message.content.text, cte="quoted-printable")
+    if message.content.html is not None:
+        mail.add_alternative(message.content.html, subtype="html", cte="quoted-printable")
+    for attachment in message.attachments:
+        kind, _, subtype = attachment.media_type.partition("/")
+        name = CONTROL.sub("_", attachment.filename)
+        mail.add_attachment(attachment.body, maintype=kind, subtype=subtype or "octet-stream", filename=name)
+    seed = hashlib.sha256(message.effect_id.encode()).hexdigest()[:32]
+    for number, part in enumerate(each for each in mail.walk() if each.is_multipart()):
+        part.set_boundary(f"=_{seed}_{number}")
+    return mail.as_bytes()
+
+
+def message_id(message: Message, sender: Address) -> str:
+    """Stable: one per notification and recipient."""
+    return f"<{message.effect_id}@{sender.domain}>"

@@ -1,0 +1,95 @@
+"""Connections to public addresses only: a name is looked up once, and only what was checked is connected to."""
+
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+NAT64 = ip_network("64:ff9b::/96")
+PORTS = frozenset({443, 8443})
+
+
+class NotPublic(OSError):
+    """The address is private, local or reserved."""
+
+
+class PublicAddresses:
+    """Judges addresses; `allowed` networks are exempt."""
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        self._allowed = tuple(ip_network(each) for each in allowed)
+
+    def exempt(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether an operator allowed it."""
+        return any(address.version == network.version and address in network for network in self._allowed)
+
+    def usable(self, text: str) -> bool:
+        """Whether this IP address may be connected to."""
+        address = ip_address(text.partition("%")[0])
+        if self.exempt(address):
+            return True
+        if isinstance(address, IPv6Address):
+            inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+            if address in NAT64:
+                inner = IPv4Address(int(address) & 0xFFFFFFFF)
+            if inner is not None:
+                return False
+        return address.is_global and not address.is_multicast
+
+    def check(self, url: str) -> None:
+        """Judge what can be judged before the name is looked up.
+
+        Raises:
+            NotPublic: a literal address that is not public, no https, a user name, or an unusual port.
+        """
+        parts = urlsplit(url)
+        literal = _literal(parts.hostname or "")
+        if literal is not None:
+            if not self.usable(str(literal)):
+                msg = f"{NotPublic.__name__}: webhooks reach public addresses only, not {parts.hostname}"
+                raise NotPublic(msg)
+            if self.exempt(literal):
+                return
+        if parts.scheme != "https" or parts.username or (parts.port or 443) not in PORTS:
+            msg = "a webhook must be an https URL on port 443 or 8443 without a user name"
+            raise NotPublic(msg)
+
+    def connector(self) -> aiohttp.BaseConnector:
+        """A connector that looks names up through these rules."""
+        return aiohttp.TCPConnector(resolver=_Resolver(self), limit=100, keepalive_timeout=30, ttl_dns_cache=10)
+
+
+class _Resolver(AbstractResolver):
+    def __init__(self, rules: PublicAddresses) -> None:
+        self._rules = rules
+        self._system: ThreadedResolver | None = None
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self._system = self._system or ThreadedResolver()
+        found = await self._system.resolve(host, port, family)
+        usable = [each for each in found if self._rules.usable(each["host"])]
+        if not usable:
+            msg = f"{NotPublic.__name__}: {host} has no public address"
+            raise NotPublic(msg)
+        return usable
+
+    async def close(self) -> None:
+        if self._system is not None:
+            await self._system.close()
+
+
+def _literal(host: str) -> IPv4Address | IPv6Address | None:
+    """The address a host is, in any notation that a resolver takes for one, such as 0x7f.1 or 2130706433."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
