@@ -15,8 +15,10 @@ COPY README.md LICENSE worker.py ./
 COPY activities activities
 COPY contracts contracts
 COPY runtime runtime
+COPY simulator simulator
 COPY starter starter
 COPY store store
+COPY templates templates
 COPY workflows workflows
 RUN uv sync --frozen --no-dev --no-editable
 

@@ -31,7 +31,7 @@ test: .venv/.installed
 	@echo "Not run here: what needs a browser, a Docker engine, Redis or promtool."
 
 dev: .venv/.installed
-	@$(RUN) holdfast up
+	@$(RUN) holdfast up --simulator
 
 check: .venv/.installed
 	$(RUN) ruff format --check .
@@ -47,6 +47,7 @@ format: .venv/.installed
 bench: .venv/.installed
 	$(RUN) python -m bench.server_tuning
 	$(RUN) python -m bench.api_latency
+	$(RUN) python -m bench.notification_latency
 	$(RUN) python -m bench.file_throughput
 	$(RUN) python -m bench.worker_memory
 

@@ -8,7 +8,6 @@ signal hurries.
 """
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,14 +16,22 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+import uvloop
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.adapters import images, inspection, ocr
+from activities.adapters.channels.channel import Channel
+from activities.adapters.channels.configured import ChannelMisconfigured, channels
+from activities.delivery import Delivery
 from activities.file import FileActivities, FileTools
 from activities.job import JobActivities
+from activities.notification import NotificationActivities
 from activities.scratch import Scratch
-from contracts.catalogue import FILE, QUEUES, Queue
+from activities.templates import TemplateBroken, Templates
+from activities.unsubscribe import Unsubscribing
+from contracts.catalogue import FILE, NOTIFICATION, QUEUES, Queue
+from contracts.payloads.notification import ChannelName
 from runtime import telemetry
 from runtime.clock import SystemClock
 from runtime.cpu_pool import CpuPool
@@ -34,15 +41,30 @@ from runtime.profile import ProfileError
 from runtime.settings import Settings
 from runtime.temporal import TemporalUnreachable, connect
 from store.blobs import Blobs
+from store.budgets import Budgets
 from store.database import Database, DatabaseUnavailable, NeedsMigration
+from store.effects import Effects
 from store.files import Files
 from store.jobs import Jobs
+from store.notifications import Notifications
+from store.people import People
+from store.suppressions import Suppressions
 from workflows.file import FileWorkflow
+from workflows.notification import NotificationWorkflow
 
 log = structlog.get_logger("worker")
 
 MAX_HEARTBEAT_WAIT = timedelta(seconds=2)  # a cancelled activity learns of it with its next heartbeat
-WORKFLOWS = (FileWorkflow,)
+WORKFLOWS = (FileWorkflow, NotificationWorkflow)
+SERVED = (NOTIFICATION.queue, FILE.queue)  # queues whose job types exist
+REFUSALS = (
+    ChannelMisconfigured,
+    DatabaseUnavailable,
+    NeedsMigration,
+    ProfileError,
+    TemplateBroken,
+    TemporalUnreachable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +73,25 @@ class Collaborators:
 
     jobs: Jobs
     file: FileActivities
+    notification: NotificationActivities
 
     def activities_of(self, queue: str) -> list[Callable[..., Any]]:
         """The activities that run on `queue`."""
         record = [JobActivities(jobs=self.jobs).record]
-        if queue == FILE.queue:
-            return [*record, self.file.verify, self.file.make_thumbnails, self.file.read_page, self.file.publish_text]
-        return []
+        of_queue: dict[str, list[Callable[..., Any]]] = {
+            FILE.queue: [
+                self.file.verify,
+                self.file.make_thumbnails,
+                self.file.read_page,
+                self.file.publish_text,
+            ],
+            NOTIFICATION.queue: [
+                self.notification.decide,
+                self.notification.claim_deferred,
+                self.notification.send,
+            ],
+        }
+        return [*record, *of_queue[queue]]
 
 
 def build_workers(
@@ -71,6 +105,7 @@ def build_workers(
             workflows=WORKFLOWS,
             activities=collaborators.activities_of(queue.name),
             interceptors=[LogContext()],
+            workflow_runner=UnsandboxedWorkflowRunner(),
             max_concurrent_activities=queue.activities_at_once,
             max_heartbeat_throttle_interval=MAX_HEARTBEAT_WAIT,
             default_heartbeat_throttle_interval=MAX_HEARTBEAT_WAIT,
@@ -82,7 +117,7 @@ def build_workers(
 
 async def run(settings: Settings, names: Sequence[str]) -> int:
     """Work until a signal; the exit code."""
-    served = [queue for queue in QUEUES if queue.name == FILE.queue]
+    served = [queue for queue in QUEUES if queue.name in SERVED]
     queues = [queue for queue in served if not names or queue.name in names]
     unknown = set(names) - {queue.name for queue in served}
     if unknown:
@@ -90,15 +125,37 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
         return 2
     database = Database.open(settings.resolved_database_url(), settings.resolved_ledger_url())
     pool = CpuPool(settings.cpu_processes)
+    reachable: dict[ChannelName, Channel] = {}
     try:
+        reachable = channels(settings)
+        templates = Templates(settings.templates_dir)
+        templates.check()
         await database.ping()
         client = await connect(settings, role="worker")
-        jobs = Jobs(database, SystemClock())
+        clock = SystemClock()
+        jobs = Jobs(database, clock)
         blobs = Blobs.open(settings.resolved_blobs_url())
+        suppressions = Suppressions(database, clock, max_drops_an_hour=settings.max_drops_per_hour)
         collaborators = Collaborators(
             jobs=jobs,
+            notification=NotificationActivities(
+                notifications=Notifications(database, clock),
+                people=People(database, clock),
+                suppressions=suppressions,
+                delivery=Delivery(
+                    channels=reachable,
+                    effects=Effects(database, clock),
+                    budgets=Budgets(database, clock),
+                    suppressions=suppressions,
+                    clock=clock,
+                ),
+                templates=templates,
+                unsubscribing=Unsubscribing(settings.resolved_signing_key(), settings.resolved_public_url()),
+                blobs=blobs,
+                clock=clock,
+            ),
             file=FileActivities(
-                files=Files(database, SystemClock(), jobs),
+                files=Files(database, clock, jobs),
                 blobs=blobs,
                 scratch=Scratch(blobs=blobs, folder=settings.data_dir / "scratch" / str(os.getpid())),
                 pool=pool,
@@ -107,14 +164,22 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
         )
         drain = timedelta(seconds=settings.drain_seconds)
         workers = build_workers(client, collaborators, queues, drain)
-        pool.warm_up(ocr.warm)
-        log.info("worker.started", queues=[queue.name for queue in queues], cpu_processes=pool.children)
+        if any(queue.name == FILE.queue for queue in queues):
+            pool.warm_up(ocr.warm)
+        log.info(
+            "worker.started",
+            queues=[queue.name for queue in queues],
+            cpu_processes=pool.children,
+            channels=sorted(reachable),
+        )
         await drain_on_signal(workers, drain)
-    except (DatabaseUnavailable, NeedsMigration, ProfileError, TemporalUnreachable) as error:
+    except REFUSALS as error:
         log.error("worker.refused", reason=str(error))  # noqa: TRY400 - the sentence says what to do
         return 1
     finally:
         pool.close()
+        for channel in reachable.values():
+            await channel.close()
         await database.close()
     log.info("worker.stopped")
     return 0
@@ -131,7 +196,7 @@ def main() -> None:
     settings = Settings()
     telemetry.configure_logging(settings)
     telemetry.configure_tracing("holdfast-worker", settings)
-    code = asyncio.run(run(settings, arguments.queue))
+    code = uvloop.run(run(settings, arguments.queue))
     telemetry.flush()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -32,7 +32,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage() -> AsyncIterator[Stage]:
+async def stage(*, simulator: bool = False) -> AsyncIterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as folder:
         settings = Settings(
             data_dir=Path(folder),
@@ -40,6 +40,10 @@ async def stage() -> AsyncIterator[Stage]:
             temporal_port=free_port(),
             temporal_ui_port=free_port(),
             log_format="json",
+            simulator=simulator,
+            simulator_smtp_port=free_port(),
+            simulator_http_port=free_port(),
+            simulator_apns_port=free_port(),
         )
         async with (
             stack(settings, logs=Path(folder) / "logs") as started,

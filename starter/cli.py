@@ -1,43 +1,38 @@
 """The command line: `holdfast …`."""
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import typer
 import uvicorn
-import uvloop
 from rich.console import Console
 from rich.table import Table
 from temporalio.client import WorkflowUpdateFailedError
 
 from contracts.payloads.job import Resolve, Resolved
 from runtime import telemetry
-from runtime.ports import PortInUse
-from runtime.profile import ProfileError
-from runtime.server import ServerError
 from runtime.settings import Settings
-from runtime.temporal import TemporalUnreachable, connect
+from runtime.temporal import connect
 from starter.bootstrap import bootstrap as run_bootstrap
+from starter.command import out, run_command
 from starter.demo.run import run_demo
+from starter.notify_cli import notify
 from starter.services import open_services
-from starter.supervisor import NotReady, stack
+from starter.simulated import http_url
+from starter.supervisor import stack
 from store.api_keys import Role
-from store.database import Database, DatabaseUnavailable, NeedsMigration
+from store.database import Database
 
 app = typer.Typer(help="Background jobs on Temporal.", no_args_is_help=True, add_completion=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 jobs = typer.Typer(help="Jobs.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
-out = Console()
-
-EXPECTED = (ServerError, ProfileError, PortInUse, TemporalUnreachable, DatabaseUnavailable, NeedsMigration, NotReady)
+app.add_typer(notify, name="notify")
 
 
 class _Server(uvicorn.Server):
@@ -49,39 +44,32 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _run(work: Coroutine[Any, Any, int | None], settings: Settings) -> None:
-    telemetry.configure_logging(settings)
-    try:
-        code = uvloop.run(work) or 0
-    except EXPECTED as error:
-        Console(stderr=True).print(f"[red]holdfast:[/red] {error}", highlight=False)
-        code = 1
-    except KeyboardInterrupt:
-        code = 130
-    telemetry.flush()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # the interpreter can abort at exit: https://github.com/temporalio/sdk-python/issues/300
-
-
 @app.command()
-def up() -> None:
+def up(
+    simulator: Annotated[  # noqa: FBT002 - an option of the command line
+        bool, typer.Option("--simulator", help="Also run local third parties, and send to them where none is set.")
+    ] = False,
+) -> None:
     """Run everything on this machine: Temporal with its Web UI, worker, API. Ctrl-C stops it; the data stays."""
     settings = Settings()
+    if simulator:
+        settings = settings.model_copy(update={"simulator": True})
 
     async def work() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with stack(settings):
+        async with stack(settings) as running:
             out.print(f"API           {settings.resolved_public_url()}/docs")
             out.print(f"Temporal UI   {settings.resolved_temporal_ui_url()}")
             out.print(f"Data          {settings.data_dir.absolute()}")
+            if running.simulator:
+                out.print(f"Third parties {http_url(settings)}/control/summary (simulated)")
             out.print("An API key    holdfast keys create --tenant acme --role submit")
             await stop.wait()
             out.print("stopping: running work finishes or hands over its place")
 
-    _run(work(), settings)
+    run_command(work(), settings)
 
 
 @app.command()
@@ -111,7 +99,7 @@ def api() -> None:
         await server.serve()
         return 0 if server.started else 1
 
-    _run(work(), settings)
+    run_command(work(), settings)
 
 
 @app.command()
@@ -128,14 +116,14 @@ def bootstrap() -> None:
         for line in done.lines():
             out.print(line, highlight=False)
 
-    _run(work(), settings)
+    run_command(work(), settings)
 
 
 @app.command()
 def demo() -> None:
     """Run the main jobs on real input in a fresh folder, print what happened, and stop."""
     settings = Settings(log_level="warning")
-    _run(run_demo(settings), settings)
+    run_command(run_demo(settings), settings)
 
 
 @keys.command("create")
@@ -154,7 +142,7 @@ def create_key(
         Console(stderr=True).print(f"key {key.key_id} for {tenant}, {role.value}; it is not shown again:")
         print(secret)  # noqa: T201 - alone on standard output, for scripts
 
-    _run(work(), settings)
+    run_command(work(), settings)
 
 
 @keys.command("list")
@@ -171,7 +159,7 @@ def list_keys(tenant: Annotated[str | None, typer.Option(help="Only this tenant'
             table.add_row(key.key_id, key.tenant, key.role, key.label, f"{key.created_at:%Y-%m-%d %H:%M}", revoked)
         out.print(table)
 
-    _run(work(), settings)
+    run_command(work(), settings)
 
 
 @keys.command("revoke")
@@ -185,7 +173,7 @@ def revoke_key(key_id: str) -> None:
         out.print("revoked" if revoked else f"there is no unrevoked key {key_id}: see `holdfast keys list`")
         return 0 if revoked else 1
 
-    _run(work(), settings)
+    run_command(work(), settings)
 
 
 @jobs.command("resolve")
@@ -216,7 +204,7 @@ def resolve_job(
         out.print(f"{action}: {', '.join(resolved.steps)}")
         return 0
 
-    _run(work(), settings)
+    run_command(work(), settings)
 
 
 def main() -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from temporalio.client import Client
 
+from activities.templates import Templates
+from activities.unsubscribe import Unsubscribing
+from contracts.payloads.notification import ChannelName
 from runtime.clock import Clock, SystemClock
 from runtime.settings import Settings
 from runtime.temporal import lazy_client
@@ -14,8 +17,11 @@ from store.blobs import Blobs
 from store.database import Database
 from store.files import Files
 from store.jobs import Jobs
+from store.notifications import Notifications
+from store.people import People
 from store.search import Search
 from store.submissions import Submissions
+from store.suppressions import Suppressions
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,12 @@ class Services:
     blobs: Blobs
     jobs: Jobs
     submissions: Submissions
+    notifications: Notifications
+    people: People
+    suppressions: Suppressions
+    templates: Templates
+    unsubscribing: Unsubscribing
+    channels: frozenset[ChannelName]
     files: Files
     search: Search
     api_keys: ApiKeys
@@ -52,6 +64,12 @@ async def open_services(settings: Settings, *, role: str, clock: Clock | None = 
             blobs=Blobs.open(settings.resolved_blobs_url()),
             jobs=jobs,
             submissions=Submissions(database, clock),
+            notifications=Notifications(database, clock),
+            people=People(database, clock),
+            suppressions=Suppressions(database, clock, max_drops_an_hour=settings.max_drops_per_hour),
+            templates=Templates(settings.templates_dir),
+            unsubscribing=Unsubscribing(settings.resolved_signing_key(), settings.resolved_public_url()),
+            channels=settings.configured_channels(),
             files=Files(database, clock, jobs),
             search=Search(database),
             api_keys=ApiKeys(database, clock),

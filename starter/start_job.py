@@ -16,6 +16,7 @@ from temporalio.common import (
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from contracts.catalogue import JobType
+from contracts.catalogue import Priority as JobPriority
 from contracts.payloads.job import JobRequest
 from contracts.search_attributes import JOB_TYPE, TENANT
 from starter.services import Services
@@ -35,6 +36,7 @@ async def start_job(
     request: JobRequest,
     *,
     summary: str,
+    priority: JobPriority | None = None,
 ) -> str:
     """Start `job`'s workflow unless it runs or ran already; its first run id, for `Jobs.started`.
 
@@ -45,13 +47,14 @@ async def start_job(
         run: the workflow's run method.
         request: its argument.
         summary: one line for the Web UI, without anything personal.
+        priority: other than the job type's.
 
     Raises:
         RPCError: Temporal does not answer. The job stays `submitted`; submitting again starts it.
     """
     policy = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
     try:
-        handle = await _start(services.temporal, job_type, job, run, request, summary, policy)
+        handle = await _start(services.temporal, job_type, job, run, request, summary, policy, priority)
     except WorkflowAlreadyStartedError:
         closed = await services.temporal.get_workflow_handle(job.workflow_id).describe(rpc_timeout=START_TIMEOUT)
         if await closed.memo_value(JOB_ID_MEMO, None) == str(job.job_id):
@@ -59,7 +62,7 @@ async def start_job(
         # It completed for a job that this store does not know: the store was restored or replaced.
         log.warning("workflow.started_again", workflow_id=job.workflow_id, job_id=str(job.job_id))
         policy = WorkflowIDReusePolicy.ALLOW_DUPLICATE
-        handle = await _start(services.temporal, job_type, job, run, request, summary, policy)
+        handle = await _start(services.temporal, job_type, job, run, request, summary, policy, priority)
     return handle.first_execution_run_id or handle.result_run_id or ""
 
 
@@ -71,6 +74,7 @@ async def _start(
     request: JobRequest,
     summary: str,
     reuse: WorkflowIDReusePolicy,
+    priority: JobPriority | None,
 ) -> WorkflowHandle[Any, Any]:
     return await client.start_workflow(
         run,
@@ -80,7 +84,7 @@ async def _start(
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         id_reuse_policy=reuse,
         priority=Priority(
-            priority_key=job_type.priority.value, fairness_key=job.tenant[:64]
+            priority_key=(priority or job_type.priority).value, fairness_key=job.tenant[:64]
         ),  # Temporal's limit, bytes
         search_attributes=TypedSearchAttributes(
             [SearchAttributePair(TENANT, job.tenant), SearchAttributePair(JOB_TYPE, job_type.name)]

@@ -4,6 +4,7 @@ A child that dies is started again. When this process ends, in whatever way, so 
 """
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -14,18 +15,20 @@ from pathlib import Path
 
 import httpx
 import structlog
+from pydantic import SecretStr
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
-from contracts.catalogue import FILE
+from contracts.catalogue import FILE, NOTIFICATION
 from runtime.leash import leashed
 from runtime.ports import check_free
 from runtime.profile import external_service_configured
 from runtime.server import EmbeddedServer, ServerOptions
 from runtime.settings import Settings
 from runtime.temporal import connect
+from starter import simulated
 from starter.bootstrap import bootstrap
 from store.database import Database
 
@@ -104,15 +107,22 @@ class Stack:
     settings: Settings
     worker: Child
     api: Child
+    simulator: Child | None
     server: EmbeddedServer | None
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """The settings as the children read them."""
-    values = settings.model_dump(mode="json", exclude_none=True, exclude={"otlp_endpoint"})
-    if settings.otlp_endpoint:
-        values["otlp_endpoint"] = settings.otlp_endpoint.get_secret_value()
-    return {f"HOLDFAST_{name.upper()}": str(value) for name, value in values.items()}
+    values: dict[str, str] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            values[name] = value.get_secret_value()
+        elif isinstance(value, tuple):
+            values[name] = json.dumps(value)
+        elif value is not None:
+            values[name] = str(value)
+    return {f"HOLDFAST_{name.upper()}": value for name, value in values.items()}
 
 
 @asynccontextmanager
@@ -143,6 +153,9 @@ async def stack(settings: Settings, *, logs: Path | None = None) -> AsyncIterato
             await database.close()
         for line in done.lines():
             log.info("bootstrap.done", part=line)
+        simulator = None
+        if settings.simulator:
+            settings, simulator = await _simulate(settings, logs, running)
         worker_file = Path(__file__).parent.parent / "worker.py"
         inherited = environment(settings)
         children = [
@@ -158,13 +171,31 @@ async def stack(settings: Settings, *, logs: Path | None = None) -> AsyncIterato
         try:
             await _ready(settings, children)
             keepers = [asyncio.create_task(child.keep_running()) for child in children]
-            yield Stack(settings, worker=children[0], api=children[1], server=server)
+            if simulator is not None:
+                keepers.append(asyncio.create_task(simulator.keep_running()))
+            yield Stack(settings, worker=children[0], api=children[1], simulator=simulator, server=server)
         finally:
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
             within = timedelta(seconds=settings.drain_seconds) + STOP_BEYOND_DRAIN
             await asyncio.gather(*(child.stop(within) for child in children))
+
+
+async def _simulate(settings: Settings, logs: Path | None, running: AsyncExitStack) -> tuple[Settings, Child]:
+    """Start the simulator, which ends after everything that sends to it."""
+    check_free(settings.simulator_smtp_port, "HOLDFAST_SIMULATOR_SMTP_PORT")
+    check_free(settings.simulator_http_port, "HOLDFAST_SIMULATOR_HTTP_PORT")
+    check_free(settings.simulator_apns_port, "HOLDFAST_SIMULATOR_APNS_PORT")
+    child = Child("simulator", simulated.command(settings), {}, logs / "simulator.log" if logs else None)
+    await child.start()
+    running.push_async_callback(child.stop, STOP_BEYOND_DRAIN)
+    try:
+        await simulated.until_ready(settings)
+    except simulated.SimulatorNotReady as error:
+        msg = f"{error}:\n{child.last_lines()}"
+        raise NotReady(msg) from error
+    return simulated.with_simulator(settings), child
 
 
 async def _ready(settings: Settings, children: Sequence[Child]) -> None:
@@ -184,19 +215,22 @@ async def _ready(settings: Settings, children: Sequence[Child]) -> None:
                 answer = f"{url}: {error}"
             else:
                 answer = f"{url}: {response.text}"
-                if response.is_success and await _polled(temporal, FILE.queue):
+                if response.is_success and await _polled(temporal, NOTIFICATION.queue, FILE.queue):
                     return
             await asyncio.sleep(0.2)
     msg = f"not ready within {READY_WITHIN.seconds} s ({answer})"
     raise NotReady(msg)
 
 
-async def _polled(client: Client, queue: str) -> bool:
-    described = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace,
-            task_queue=TaskQueue(name=queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+async def _polled(client: Client, *queues: str) -> bool:
+    for queue in queues:
+        described = await client.workflow_service.describe_task_queue(
+            DescribeTaskQueueRequest(
+                namespace=client.namespace,
+                task_queue=TaskQueue(name=queue),
+                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+            )
         )
-    )
-    return bool(described.pollers)
+        if not described.pollers:
+            return False
+    return True

@@ -48,6 +48,8 @@ with workflow.unsafe.imports_passed_through():
     from contracts.search_attributes import CAUSE, JOB_STATUS
 
 
+LOCAL_RETRY_THRESHOLD = timedelta(seconds=1)  # a longer wait is a durable timer and holds no workflow task
+DEADLINE = "deadline"  # the type of an ApplicationError: a wait would end past the job's deadline
 FactT = TypeVar("FactT", bound=Fact)
 OrderT = TypeVar("OrderT", bound=StepOrder)
 
@@ -131,6 +133,8 @@ class Job:
             match outcome:
                 case WaitUntil():
                     await self._wait(label, outcome)
+                    if outcome.place is not None:
+                        order = order.model_copy(update={"resume": outcome.place})
                 case Interrupted():
                     order = order.model_copy(update={"resume": outcome.place})
                 case _Lost() if lost < MAX_LOST_WORKERS:
@@ -146,19 +150,20 @@ class Job:
     async def _execute(
         self, activity: Callable[..., Awaitable[Any]], order: StepOrder, row: Step, label: str, errors: int
     ) -> Fact | _Lost | _Failed:
+        options: dict[str, Any] = {
+            "summary": label,
+            "start_to_close_timeout": row.start_to_close,
+            "schedule_to_close_timeout": row.schedule_to_close,
+            "retry_policy": row.policy(errors),
+        }
         try:
-            return cast(
-                "Fact",
-                await workflow.execute_activity_method(
-                    activity,
-                    order,
-                    summary=label,
-                    start_to_close_timeout=row.start_to_close,
-                    schedule_to_close_timeout=row.schedule_to_close,
-                    heartbeat_timeout=row.heartbeat,
-                    retry_policy=row.policy(errors),
-                ),
-            )
+            if row.local:
+                running = workflow.execute_local_activity_method(
+                    activity, order, local_retry_threshold=LOCAL_RETRY_THRESHOLD, **options
+                )
+            else:
+                running = workflow.execute_activity_method(activity, order, heartbeat_timeout=row.heartbeat, **options)
+            return cast("Fact", await running)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
@@ -169,7 +174,7 @@ class Job:
             message = (
                 f"{label} would have to wait for {wait.waiting_for} until {wait.until:%H:%M:%S} UTC, past its deadline"
             )
-            raise ApplicationError(message, type="deadline", non_retryable=True)
+            raise ApplicationError(message, wait.place, type=DEADLINE, non_retryable=True)
         summary = f"waiting for {wait.waiting_for} until {wait.until:%Y-%m-%d %H:%M:%S} UTC"
         workflow.set_current_details(f"{label}: {summary}")
         await workflow.sleep(max(wait.until - workflow.now(), timedelta()), summary=summary)

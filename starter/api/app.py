@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
 from runtime.settings import Settings
-from starter.api import files, health, jobs, problems
+from starter.api import files, health, jobs, notifications, people, problems, unsubscribe
 from starter.api.access import KnownKeys
 from starter.api.log_context import LogContext
 from starter.services import open_services
@@ -29,10 +29,17 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("holdfast"),
         summary="Background jobs: started here, seen in the Temporal Web UI.",
         lifespan=lifespan,
-        openapi_tags=[{"name": "files"}, {"name": "jobs"}, {"name": "health"}],
+        openapi_tags=[
+            {"name": "notifications"},
+            {"name": "people"},
+            {"name": "files"},
+            {"name": "jobs"},
+            {"name": "health"},
+        ],
     )
     problems.install(app)
-    for router in (files.router, jobs.router, health.router):
+    routers = (notifications, people, unsubscribe, files, jobs, health)
+    for router in (each.router for each in routers):
         app.include_router(router)
     app.add_middleware(LogContext)
     FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz", exclude_spans=["receive", "send"])

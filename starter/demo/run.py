@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,17 @@ from rich.table import Table
 
 from runtime.ports import free_port
 from runtime.settings import Settings
+from starter.demo.notifications import notifications
+from starter.demo.ran import Ran
 from starter.demo.samples import Sample, write_samples
 from starter.services import open_services
+from starter.simulated import http_url
 from starter.supervisor import stack
 from store.api_keys import Role
 
 TENANT = "acme"
 PLAIN_WIDTH = 120  # characters, where the output is no terminal
 GIVE_UP_SECONDS = 120.0  # for one job; a slow machine takes a tenth of it
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """One job as the summary has it. `seconds` is from the upload's first byte to the closing event."""
-
-    type: str
-    id: str
-    state: str
-    seconds: float
-    artefacts: list[str]
-    came_out: str
-    web_ui: str
 
 
 async def run_demo(settings: Settings) -> int:
@@ -55,13 +45,17 @@ async def run_demo(settings: Settings) -> int:
             "api_port": free_port(),
             "temporal_port": free_port(),
             "temporal_ui_port": free_port(),
+            "simulator": True,
+            "simulator_smtp_port": free_port(),
+            "simulator_http_port": free_port(),
+            "simulator_apns_port": free_port(),
             "public_url": "",
             "log_format": "json",
             "log_level": "info",
         }
     )
     began = time.monotonic()
-    out.print("[bold]Holdfast demo[/bold]: a scan, a phone photo and two PDFs become thumbnails and searchable text.")
+    out.print("[bold]Holdfast demo[/bold]: scans and PDFs become searchable text; notifications go out.")
     async with AsyncExitStack() as running:
         with out.status("making documents, starting Temporal, the worker and the API"):
             samples = await asyncio.to_thread(write_samples, folder / "samples")
@@ -75,6 +69,9 @@ async def run_demo(settings: Settings) -> int:
         ) as client:
             jobs, problems = await _files(client, samples, folder / "artefacts", out)
             problems += await _search(client, out)
+            said, unsaid = await notifications(client, http_url(settings), folder / "artefacts", out)
+            jobs += said
+            problems += unsaid
         out.print("Stopping.")
     _report(out, jobs, problems, folder, time.monotonic() - began)
     return 1 if problems else 0
@@ -179,8 +176,8 @@ async def _search(client: httpx.AsyncClient, out: Console) -> list[str]:
 def _report(out: Console, jobs: list[Ran], problems: list[str], folder: Path, seconds: float) -> None:
     table = Table("job", "state", "seconds", "what came out")
     for job in jobs:
-        name = Path(job.artefacts[0]).parent.name if job.artefacts else job.id
-        table.add_row(f"{job.type}  {name}", job.state, f"{job.seconds:.1f}", job.came_out)
+        name = Path(job.artefacts[0]).parent.name if job.artefacts else ""
+        table.add_row(f"{job.type}  {name}".strip(), job.state, f"{job.seconds:.1f}", job.came_out)
     out.print(table)
     summary = folder / "summary.json"
     entries = [{key: value for key, value in asdict(job).items() if key != "came_out"} for job in jobs]

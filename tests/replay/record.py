@@ -5,23 +5,27 @@ A file that exists is never overwritten: running jobs of that shape may still be
 
 import asyncio
 import json
+import tempfile
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowHistory
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
+from activities.adapters.channels.channel import Outcome, Verdict
 from contracts import search_attributes
 from contracts.payloads.file import FileRequest, FileResult
 from contracts.payloads.job import JobRef, ParkedStep, Resolve
+from contracts.payloads.notification import ChannelName, Route
 from runtime.converter import data_converter
 from runtime.server import find_binary
 from tests.workflows.file_doubles import FileDoubles
+from tests.workflows.notification_stage import SENT, NotificationStage, notification_stage, until_parked
 from workflows.file import FileWorkflow
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -101,7 +105,82 @@ def _impersonal(value: Any) -> Any:
     return value
 
 
+LOST = Outcome(Verdict.MAYBE_SENT, "reply_lost")
+BUSY = Outcome(Verdict.RETRY, "429", retry_after=timedelta(seconds=2), scope="email")
+DEAD = Outcome(Verdict.DROP_TARGET, "UNREGISTERED")
+BROKEN = Outcome(Verdict.FIX_OURS, "5.6.0", "content rejected")
+NOTIFICATIONS = ("sent", "fallback", "waited", "digest", "merged", "expired", "parked", "discarded", "quiet")
+
+
+async def _notification(env: WorkflowEnvironment, stage: NotificationStage, shape: str) -> WorkflowHistory:
+    """Play one shape; its history."""
+    email, fcm = stage.channels[ChannelName.EMAIL], stage.channels[ChannelName.FCM]
+    now = datetime.now(UTC)
+    quiet = (f"{now - timedelta(hours=1):%H:%M}", f"{now + timedelta(hours=2):%H:%M}")
+    both = ((ChannelName.FCM, "phone"), (ChannelName.EMAIL, "ada@example.com"))
+    waits = shape in {"digest", "merged", "expired", "quiet"}
+    await stage.person(reachable=both, quiet=quiet if waits else None, zone="UTC")
+    fcm.script = [DEAD] if shape == "fallback" else [SENT]
+    scripts: dict[str, list[Outcome | Exception]] = {
+        "waited": [BUSY, LOST, SENT],
+        "parked": [BROKEN],
+        "discarded": [BROKEN],
+    }
+    email.script = scripts.get(shape, [SENT])
+    routes = (Route.PUSH, Route.EMAIL) if shape == "fallback" else (Route.EMAIL,)
+    other = None
+    if shape in {"digest", "merged"}:
+        until = (now + timedelta(hours=2)).replace(second=0, microsecond=0)
+        other = await stage.waiting(until, subject="Other")
+    lives = timedelta(minutes=30) if shape == "expired" else timedelta(hours=24)
+    if shape == "quiet":
+        with env.with_time_skipping_disabled():
+            handle = await stage.submit(routes=routes, lives=lives)
+        while len((await handle.fetch_history()).events) < 6:  # up to the timer
+            await asyncio.sleep(0.1)
+        return await handle.fetch_history()
+    if shape in {"parked", "discarded"}:
+        with env.with_time_skipping_disabled():
+            handle = await stage.submit(routes=routes, lives=lives)
+        await until_parked(handle)
+        if shape == "discarded":
+            await handle.execute_update("resolve", Resolve(action="discard", reason="not needed"))
+            with suppress(WorkflowFailureError):
+                await handle.result()
+        else:
+            await asyncio.sleep(1)
+        return await handle.fetch_history()
+    handle = await stage.submit(routes=routes, lives=lives)
+    await handle.result()
+    if shape == "merged" and other is not None:
+        handle = await stage.start(other)
+        await handle.result()
+    return await handle.fetch_history()
+
+
+async def record_notifications() -> None:
+    async with await WorkflowEnvironment.start_time_skipping_v2(
+        data_converter=data_converter(),
+        dev_server_existing_path=find_binary(),
+        dev_server_startup_timeout=timedelta(seconds=60),
+        search_attributes=list(search_attributes.ALL),
+        dev_server_extra_args=["--dynamic-config-value", "frontend.WorkflowTimeSkippingEnabled=true"],
+    ) as env:
+        for shape in NOTIFICATIONS:
+            path = HISTORIES / "notification" / f"{shape}.json"
+            if path.exists():
+                print(f"{path}: kept")
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                async with notification_stage(env.client, Path(folder)) as stage:
+                    history = await _notification(env, stage, shape)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(_impersonal(json.loads(history.to_json())), indent=1))
+            print(f"{path}: {len(history.events)} events")
+
+
 async def main() -> None:
+    await record_notifications()
     async with await WorkflowEnvironment.start_local(
         data_converter=data_converter(),
         dev_server_existing_path=find_binary(),

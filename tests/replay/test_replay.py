@@ -1,6 +1,7 @@
 """Every recorded history replays on today's workflows, and every payload in it still decodes."""
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -12,13 +13,19 @@ from temporalio.worker import Replayer
 
 from activities.file import FileActivities
 from activities.job import JobActivities
+from activities.notification import NotificationActivities
 from runtime.converter import data_converter
+from tests.replay.record import NOTIFICATIONS
 from worker import WORKFLOWS
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*/*.json"))
 ACTIVITIES = {
     f"{prefix}.{name}": method
-    for prefix, owner in (("file", FileActivities), ("job", JobActivities))
+    for prefix, owner in (
+        ("file", FileActivities),
+        ("job", JobActivities),
+        ("notification", NotificationActivities),
+    )
     for name, method in inspect.getmembers(owner, inspect.isfunction)
     if not name.startswith("_")
 }
@@ -31,6 +38,7 @@ def history(path: Path) -> WorkflowHistory:
 def test_there_is_a_history_of_every_shape() -> None:
     shapes = {path.stem for path in HISTORIES if path.parent.name == "file"}
     assert shapes >= {"done", "failed", "parked", "retried", "discarded", "cancelled", "running"}
+    assert {path.stem for path in HISTORIES if path.parent.name == "notification"} >= set(NOTIFICATIONS)
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -56,8 +64,8 @@ async def test_every_recorded_payload_decodes_to_the_type_its_code_names(path: P
 def _payloads(event: HistoryEvent, scheduled: dict[int, str]) -> list[tuple[WirePayload, Any]]:
     if event.HasField("workflow_execution_started_event_attributes"):
         started = event.workflow_execution_started_event_attributes
-        run = next(each for each in WORKFLOWS if each.__name__.lower() == f"{started.workflow_type.name}workflow")
-        return [(started.input.payloads[0], get_type_hints(run.run)["request"])]
+        scheduled[0] = started.workflow_type.name
+        return [(started.input.payloads[0], get_type_hints(_run(started.workflow_type.name))["request"])]
     if event.HasField("activity_task_scheduled_event_attributes"):
         ordered = event.activity_task_scheduled_event_attributes
         scheduled[event.event_id] = ordered.activity_type.name
@@ -66,7 +74,22 @@ def _payloads(event: HistoryEvent, scheduled: dict[int, str]) -> list[tuple[Wire
         done = event.activity_task_completed_event_attributes
         method = ACTIVITIES[scheduled[done.scheduled_event_id]]
         return [(done.result.payloads[0], get_type_hints(method)["return"])]
+    if event.HasField("marker_recorded_event_attributes"):
+        return _local_result(event)
     if event.HasField("workflow_execution_completed_event_attributes"):
         ended = event.workflow_execution_completed_event_attributes
-        return [(ended.result.payloads[0], get_type_hints(WORKFLOWS[0].run)["return"])]
+        return [(ended.result.payloads[0], get_type_hints(_run(scheduled[0]))["return"])]
     return []
+
+
+def _local_result(event: HistoryEvent) -> list[tuple[WirePayload, Any]]:
+    marker = event.marker_recorded_event_attributes
+    assert marker.marker_name == "core_local_activity"
+    if "result" not in marker.details:
+        return []
+    kind = json.loads(marker.details["data"].payloads[0].data)["activity_type"]
+    return [(marker.details["result"].payloads[0], get_type_hints(ACTIVITIES[kind])["return"])]
+
+
+def _run(name: str) -> Any:
+    return next(each.run for each in WORKFLOWS if each.__name__.lower() == f"{name}workflow")

@@ -1,0 +1,332 @@
+"""The notification job: who is reached, when, how often; with real activities and a real store, in skipped time."""
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+
+from activities.adapters.channels.channel import AfterLostReply, Outcome, Verdict
+from contracts.payloads.job import JobState, Resolve
+from contracts.payloads.notification import ChannelName, Route, TargetOutcome
+from store.budgets import PausedFor
+from store.people import Preference
+from store.suppressions import Reason
+from tests.workflows.notification_stage import SENT, Handle, NotificationStage, notification_stage, until_parked
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+EMAIL, SLACK, FCM, APNS = ChannelName.EMAIL, ChannelName.SLACK, ChannelName.FCM, ChannelName.APNS
+OUTAGE = Outcome(Verdict.RETRY, "connection", "refused", scope="email")
+DEAD = Outcome(Verdict.DROP_TARGET, "UNREGISTERED")
+BROKEN = Outcome(Verdict.FIX_OURS, "5.6.0", "message content rejected for ada@example.com")
+REFUSED = Outcome(Verdict.AUTH, "535 5.7.8", "bad password", scope="email")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stage(client: Client, tmp_path: Path) -> AsyncIterator[NotificationStage]:
+    async with notification_stage(client, tmp_path) as made:
+        yield made
+
+
+def quiet_now() -> tuple[str, str]:
+    """Quiet hours in UTC that hold now and for at least an hour."""
+    now = datetime.now(UTC)
+    return f"{now - timedelta(hours=1):%H:%M}", f"{now + timedelta(hours=2):%H:%M}"
+
+
+def told(handle_result: object) -> list[tuple[str, str, int, str | None]]:
+    return [
+        (each.channel.value, each.outcome.value, each.attempts, each.code)
+        for each in handle_result.targets  # type: ignore[attr-defined]
+    ]
+
+
+async def test_says_it_once_and_names_the_vendors_id(stage: NotificationStage) -> None:
+    await stage.person()
+    result = await (await stage.submit(subject="Welcome")).result()
+    assert result.outcome == "sent"
+    assert [(each.vendor_id, each.attempts) for each in result.targets] == [("v-1", 1)]
+    (message,) = stage.messages()
+    assert message.content.subject == "Welcome"
+    assert message.unsubscribe_url is not None
+    assert message.unsubscribe_url.startswith("https://acme.example/v1/unsubscribe/")
+    assert [record.state for record in stage.records] == [JobState.DONE]
+    assert "ada@example.com" not in str(stage.records[0].result)
+
+
+async def test_a_dead_target_falls_back_to_the_next_channel_and_is_not_used_again(stage: NotificationStage) -> None:
+    await stage.person(reachable=((FCM, "token-1"), (EMAIL, "ada@example.com")))
+    stage.channels[FCM].script = [DEAD]
+    result = await (await stage.submit(routes=(Route.PUSH, Route.EMAIL))).result()
+    assert result.outcome == "sent"
+    assert told(result) == [("fcm", "dropped", 1, "UNREGISTERED"), ("email", "sent", 1, None)]
+    again = await (await stage.submit(routes=(Route.PUSH, Route.EMAIL))).result()
+    assert told(again) == [("fcm", "suppressed", 0, "dead"), ("email", "sent", 1, None)]
+    assert stage.channels[FCM].addresses == ["token-1"]
+
+
+async def test_all_devices_of_a_person_are_one_route(stage: NotificationStage) -> None:
+    await stage.person(reachable=((FCM, "phone"), (APNS, "ab" * 32), (EMAIL, "ada@example.com")))
+    stage.channels[FCM].script = [DEAD]
+    result = await (await stage.submit(routes=(Route.PUSH, Route.EMAIL))).result()
+    assert result.outcome == "sent"
+    assert sorted(told(result)) == [("apns", "sent", 1, None), ("fcm", "dropped", 1, "UNREGISTERED")]
+    assert stage.channels[EMAIL].sent == []
+
+
+async def test_every_channel_is_used_where_all_are_asked_for(stage: NotificationStage) -> None:
+    await stage.person(reachable=((FCM, "phone"), (EMAIL, "ada@example.com"), (SLACK, "C1")))
+    result = await (await stage.submit(routes=(Route.EMAIL, Route.PUSH), every=True)).result()
+    assert sorted(told(result)) == [("email", "sent", 1, None), ("fcm", "sent", 1, None)]
+    assert stage.channels[SLACK].sent == []
+
+
+async def test_preferences_and_suppressions_leave_targets_out_and_say_why(stage: NotificationStage) -> None:
+    wishes = (Preference("news", "email", allowed=False),)
+    await stage.person(reachable=((EMAIL, "ada@example.com"), (SLACK, "C1")), wishes=wishes)
+    await stage.suppressions.add("acme", SLACK, "C1", Reason.COMPLAINED)
+    result = await (await stage.submit(routes=(Route.EMAIL, Route.SLACK))).result()
+    assert result.outcome == "suppressed"
+    assert told(result) == [("email", "muted", 0, "preference"), ("slack", "suppressed", 0, "complained")]
+    other = await (await stage.submit(category="billing")).result()
+    assert other.outcome == "sent"
+    mandatory = await (await stage.submit(mandatory=True)).result()
+    assert mandatory.outcome == "sent"
+    assert stage.messages()[-1].unsubscribe_url is None
+
+
+async def test_a_person_without_an_address_is_undeliverable(stage: NotificationStage) -> None:
+    await stage.person(reachable=())
+    assert (await (await stage.submit()).result()).outcome == "undeliverable"
+
+
+async def test_quiet_hours_are_waited_out_and_urgent_messages_do_not_wait(stage: NotificationStage) -> None:
+    start, end = quiet_now()
+    await stage.person(quiet=(start, end), zone="UTC")
+    result = await (await stage.submit(subject="Later")).result()
+    assert result.outcome == "sent"
+    at, _, _ = stage.channels[EMAIL].sent[0]
+    assert f"{at:%H:%M}" == end
+    before = datetime.now(UTC)
+    await (await stage.submit(subject="Now", urgent=True)).result()
+    at, _, message = stage.channels[EMAIL].sent[1]
+    assert message.content.subject == "Now"
+    assert at - before < timedelta(minutes=1)
+
+
+async def test_what_waited_for_the_same_person_becomes_one_digest(stage: NotificationStage) -> None:
+    start, end = quiet_now()
+    await stage.person(quiet=(start, end), zone="UTC")
+    await stage.person("grace", reachable=((EMAIL, "grace@example.com"),), quiet=(start, end), zone="UTC")
+    until = (datetime.now(UTC) + timedelta(hours=2)).replace(second=0, microsecond=0)
+    # every workflow has a clock of its own here: the others wait already
+    second, third, muted, other = [
+        await stage.waiting(until, subject=subject, **more)
+        for subject, more in (
+            ("Second", {}),
+            ("Third", {}),
+            ("Muted", {"category": "offers"}),
+            ("Other person", {"person": "grace"}),
+        )
+    ]
+    await stage.people.put(
+        (await stage.people.get("acme", "ada")) or pytest.fail("no ada"),
+        wishes=[Preference("offers", "*", allowed=False)],
+    )
+    first = await stage.submit(subject="First")
+    result = await first.result()
+    assert result.outcome == "sent"
+    assert set(result.merged) == {second, third}
+    (message,) = stage.messages()
+    assert message.content.subject == "3 new messages"
+    assert [line for line in message.content.text.splitlines() if line in {"First", "Second", "Third", "Muted"}] == [
+        "Second",
+        "Third",
+        "First",
+    ]
+    for each in (second, third):
+        merged = await (await stage.start(each)).result()
+        assert (merged.outcome, merged.merged_into) == ("merged", uuid.UUID(first.id.rpartition(":")[2]))
+    assert (await (await stage.start(muted)).result()).outcome == "suppressed"
+    assert (await (await stage.start(other)).result()).outcome == "sent"
+    assert stage.channels[EMAIL].addresses == ["ada@example.com", "grace@example.com"]
+
+
+async def test_a_preference_that_changes_during_the_wait_counts(stage: NotificationStage) -> None:
+    start, end = quiet_now()
+    await stage.person(quiet=(start, end), zone="UTC")
+    held = stage.hold_after_defer()
+    handle = await stage.submit()
+    await held.reached.wait()
+    person = await stage.people.get("acme", "ada")
+    assert person is not None
+    await stage.people.put(person, wishes=[Preference("*", "*", allowed=False)])
+    held.go.set()
+    result = await handle.result()
+    assert result.outcome == "suppressed"
+    assert stage.channels[EMAIL].sent == []
+
+
+async def test_a_message_that_would_wait_past_its_expiry_is_dropped(stage: NotificationStage) -> None:
+    start, end = quiet_now()
+    await stage.person(quiet=(start, end), zone="UTC")
+    result = await (await stage.submit(lives=timedelta(minutes=30))).result()
+    assert result.outcome == "expired"
+    assert stage.channels[EMAIL].sent == []
+    assert stage.records[-1].state is JobState.DONE
+
+
+async def test_an_outage_of_ten_minutes_burns_no_attempt_and_parks_nothing(stage: NotificationStage) -> None:
+    await stage.person()
+    began = datetime.now(UTC)
+    stage.channels[EMAIL].during = lambda now: OUTAGE if now - began < timedelta(minutes=10) else SENT
+    handle = await stage.submit()
+    result = await handle.result()
+    assert result.outcome == "sent"
+    at, _, _ = stage.channels[EMAIL].sent[-1]
+    assert timedelta(minutes=10) <= at - began < timedelta(minutes=12)
+    attempts = [
+        event.activity_task_started_event_attributes.attempt
+        async for event in handle.fetch_history_events()
+        if event.HasField("activity_task_started_event_attributes")
+    ]
+    assert set(attempts) == {1}
+    assert [record.state for record in stage.records] == [JobState.DONE]
+    waits = [at - began for at, _, _ in stage.channels[EMAIL].sent]
+    assert len(waits) <= 16, waits
+
+
+async def test_an_outage_past_the_expiry_is_told_as_expired(stage: NotificationStage) -> None:
+    await stage.person()
+    stage.channels[EMAIL].script = [OUTAGE]
+    result = await (await stage.submit(lives=timedelta(minutes=20))).result()
+    assert result.outcome == "expired"
+    assert [(each.outcome, each.code) for each in result.targets] == [(TargetOutcome.EXPIRED, "deadline")]
+    assert result.targets[0].attempts == len(stage.channels[EMAIL].sent) > 5
+
+
+async def test_an_unexpected_error_is_tried_three_times_and_then_parked(stage: NotificationStage) -> None:
+    await stage.person()
+    stage.channels[EMAIL].script = [RuntimeError("boom")]
+    handle = await stage.submit()
+    (parked,) = await until_parked(handle)
+    assert parked.step.startswith("send email ")
+    assert parked.cause == "send:RuntimeError"
+    times = [at for at, _, _ in stage.channels[EMAIL].sent]
+    waits = [(after - before).total_seconds() for before, after in pairwise(times)]
+    assert waits == pytest.approx([5, 10], abs=2)
+
+
+async def test_a_refusal_parks_without_naming_the_address_and_a_fallback_takes_over(
+    stage: NotificationStage, env: WorkflowEnvironment
+) -> None:
+    await stage.person(reachable=((EMAIL, "ada@example.com"), (SLACK, "C1")))
+    stage.channels[EMAIL].script = [BROKEN]
+    with env.with_time_skipping_disabled():  # or a parked job jumps over its seven days
+        handle = await stage.submit()
+        other = await stage.submit()
+    (parked,) = await until_parked(handle)
+    assert parked.error == "email: message content rejected for <address>"
+    await until_parked(other)
+    await handle.execute_update("resolve", Resolve(action="discard", reason="stale"))
+    with pytest.raises(WorkflowFailureError) as raised:
+        await handle.result()
+    assert isinstance(raised.value.cause, ApplicationError)
+    assert raised.value.cause.type == "5.6.0"
+    stage.channels[EMAIL].script = [SENT]
+    await other.execute_update("resolve", Resolve(action="retry"))
+    assert (await other.result()).outcome == "sent"
+    stage.channels[EMAIL].script = [BROKEN]
+    result = await (await stage.submit(routes=(Route.EMAIL, Route.SLACK))).result()
+    assert result.outcome == "partly_sent"
+    assert told(result) == [("email", "failed", 1, "5.6.0"), ("slack", "sent", 1, None)]
+
+
+async def test_a_refused_credential_parks_one_job_and_pauses_the_channel_for_the_others(
+    stage: NotificationStage,
+) -> None:
+    await stage.person(reachable=((EMAIL, "ada@example.com"), (SLACK, "C1")))
+    stage.channels[EMAIL].script = [REFUSED, SENT]
+    first = await stage.submit()
+    (parked,) = await until_parked(first)
+    assert parked.cause == "send:535 5.7.8"
+    (paused,) = (await stage.budgets.paused()).values()
+    assert paused.paused_for is PausedFor.AUTH
+    fallback = await (await stage.submit(routes=(Route.EMAIL, Route.SLACK))).result()
+    assert told(fallback) == [("email", "failed", 0, "credential_refused"), ("slack", "sent", 1, None)]
+    second = await (await stage.submit()).result()
+    assert second.outcome == "sent"
+    assert len(stage.channels[EMAIL].sent) == 2
+    assert stage.channels[EMAIL].sent[1][0] - stage.channels[EMAIL].sent[0][0] > timedelta(minutes=4)
+
+
+LOST = Outcome(Verdict.MAYBE_SENT, "reply_lost")
+
+
+async def test_a_push_whose_reply_was_lost_is_sent_again_with_the_same_ids(stage: NotificationStage) -> None:
+    await stage.person(reachable=((FCM, "phone"),))
+    stage.channels[FCM].script = [LOST, SENT]
+    result = await (await stage.submit(routes=(Route.PUSH,))).result()
+    assert told(result) == [("fcm", "sent", 2, None)]
+    first, second = stage.messages(FCM)
+    assert (first.effect_id, first.notification_id) == (second.effect_id, second.notification_id)
+
+
+@pytest.mark.parametrize(("resend", "sends", "outcome"), [(True, 2, "sent"), (False, 1, "maybe_sent")])
+async def test_a_mail_whose_reply_was_lost_follows_the_templates_policy(
+    stage: NotificationStage, resend: bool, sends: int, outcome: str
+) -> None:
+    await stage.person()
+    stage.channels[EMAIL].after_lost_reply = AfterLostReply.BY_TEMPLATE
+    stage.channels[EMAIL].script = [LOST, SENT]
+    result = await (await stage.submit(resend=resend)).result()
+    assert [each.outcome.value for each in result.targets] == [outcome]
+    messages = stage.messages()
+    assert len(messages) == sends
+    assert len({message.effect_id for message in messages}) == 1
+
+
+async def test_a_mail_whose_replies_are_always_lost_is_not_sent_for_ever(stage: NotificationStage) -> None:
+    await stage.person()
+    stage.channels[EMAIL].after_lost_reply = AfterLostReply.BY_TEMPLATE
+    stage.channels[EMAIL].script = [LOST]
+    result = await (await stage.submit()).result()
+    assert told(result) == [("email", "maybe_sent", 4, "reply_lost")]
+
+
+async def test_slack_is_asked_whether_the_lost_message_arrived(stage: NotificationStage) -> None:
+    await stage.person(reachable=((SLACK, "C1"),))
+    slack = stage.channels[SLACK]
+    slack.after_lost_reply = AfterLostReply.CHECK
+    slack.script, slack.found = [LOST], Outcome(Verdict.SENT, "ok", vendor_id="17.4")
+    result = await (await stage.submit(routes=(Route.SLACK,))).result()
+    assert [(each.outcome.value, each.vendor_id, each.attempts) for each in result.targets] == [("sent", "17.4", 1)]
+    assert len(slack.sent) == 1
+
+
+async def test_a_full_mailbox_is_counted_once_per_message(stage: NotificationStage) -> None:
+    await stage.person()
+    full = Outcome(Verdict.RETRY, "452 4.2.2", retry_after=timedelta(minutes=15), soft_bounce=True)
+    stage.channels[EMAIL].script = [full]
+    for _ in range(5):
+        assert (await (await stage.submit(lives=timedelta(hours=1))).result()).outcome == "expired"
+    result = await (await stage.submit()).result()
+    assert result.outcome == "suppressed"
+    assert told(result) == [("email", "suppressed", 0, "mailbox_full")]
+
+
+async def test_slack_messages_of_one_channel_keep_its_pace(stage: NotificationStage) -> None:
+    await stage.person(reachable=((SLACK, "C1"),))
+    stage.channels[SLACK].interval = timedelta(seconds=1)
+    handles: list[Handle] = [await stage.submit(routes=(Route.SLACK,)) for _ in range(6)]
+    for handle in handles:
+        assert (await handle.result()).outcome == "sent"
+    times = sorted(at for at, _, _ in stage.channels[SLACK].sent)
+    assert times[-1] - times[0] > timedelta(seconds=4.5)
