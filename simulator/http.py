@@ -32,11 +32,11 @@ class Vendors:
     def __init__(self, faults: Faults, records: Records) -> None:
         self._faults = faults
         self._records = records
-        self._access_tokens: dict[str, float] = {}
-        self._slack: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._slack_times = count(1)
         self.credentials: Credentials
         self.origin = ""
+        self.access_tokens: dict[str, float] = {}
+        self.slack_messages: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.subscriptions: dict[str, web_push.Subscription] = {}
         self.webhook_secrets: dict[str, str] = {}
 
@@ -74,7 +74,7 @@ class Vendors:
                 "blocks": body.get("blocks"),
                 "metadata": body.get("metadata"),
             }
-            self._slack[channel].append(message)
+            self.slack_messages[channel].append(message)
             effect = ((body.get("metadata") or {}).get("event_payload") or {}).get("effect_id", stamp)
             answer = Answer(200, {"ok": True, "channel": channel, "ts": stamp, "message": message})
             return answer, body, effect, f"{effect}:{next(self._slack_times)}", str(body.get("text"))
@@ -86,7 +86,7 @@ class Vendors:
         if request.headers.get("Authorization") != f"Bearer {SLACK_TOKEN}":
             return web.json_response(ROWS["slack"]["invalid_auth"].body)
         oldest = float(request.query.get("oldest", "0"))
-        found = [each for each in self._slack[request.query["channel"]] if float(each["ts"]) > oldest]
+        found = [each for each in self.slack_messages[request.query["channel"]] if float(each["ts"]) > oldest]
         newest = found[::-1][: int(request.query.get("limit", "100"))]
         if request.query.get("include_all_metadata") != "true":
             newest = [{name: value for name, value in each.items() if name != "metadata"} for each in newest]
@@ -107,7 +107,7 @@ class Vendors:
         if "firebase.messaging" not in str(claims.get("scope")):
             return web.json_response({"error": "invalid_scope"}, status=400)
         made = secrets.token_urlsafe(24)
-        self._access_tokens[made] = time.time() + TOKEN_SECONDS
+        self.access_tokens[made] = time.time() + TOKEN_SECONDS
         return web.json_response({"access_token": made, "expires_in": TOKEN_SECONDS, "token_type": "Bearer"})
 
     async def fcm(self, request: web.Request) -> web.StreamResponse:
@@ -119,7 +119,7 @@ class Vendors:
 
         def take() -> tuple[Answer, Any, str, str, str]:
             token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if self._access_tokens.get(token, 0) < time.time():
+            if self.access_tokens.get(token, 0) < time.time():
                 return ROWS["fcm"]["UNAUTHENTICATED"], None, "", "", ""
             if not target or len(raw) > FCM_BYTES or request.match_info["project"] != PROJECT:
                 return ROWS["fcm"]["BadRequest"], None, "", "", ""
@@ -134,7 +134,7 @@ class Vendors:
 
     async def web_push(self, request: web.Request) -> web.StreamResponse:
         """https://www.rfc-editor.org/rfc/rfc8030#section-5."""
-        body = await request.read()
+        raw = await request.read()
         endpoint = f"{self.origin}{request.path}"
 
         def take() -> tuple[Answer, Any, str, str, str]:
@@ -142,11 +142,12 @@ class Vendors:
             if subscription is None:
                 return ROWS["web_push"]["404"], None, "", "", ""
             headers = {name.lower(): value for name, value in request.headers.items()}
-            answer, payload = web_push.judge(subscription, headers, body)
+            answer, payload = web_push.judge(subscription, headers, raw)
             if payload is None:
                 return answer, None, "", "", ""
             tag = str(payload.get("tag") or secrets.token_hex(8))
-            return answer, payload | {"topic": headers.get("topic")}, tag, tag, str(payload.get("title"))
+            body = payload | {name: headers.get(name) for name in ("topic", "ttl", "urgency")}
+            return answer, body, tag, tag, str(payload.get("title"))
 
         return await self._take(request, "web_push", endpoint, take)
 

@@ -31,6 +31,7 @@ class Simulator:
         records: what was received, and what devices show.
         credentials: files for clients.
         vendors: to make subscriptions and register webhooks.
+        apns_connections: opened so far.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Simulator:
         self._runner: web.AppRunner | None = None
         self.smtp_port = 0
         self.http_url = self.apns_url = ""
+        self.apns_connections = 0
 
     async def __aenter__(self) -> Self:
         """Listen."""
@@ -64,7 +66,12 @@ class Simulator:
         self.vendors.origin = self.http_url
         self.credentials = self.vendors.credentials = make(self.folder, f"{self.http_url}/oauth/token")
         tokens = ProviderTokens(self.credentials.apns_public_key())
-        apns = await loop.create_server(lambda: Apns(self.faults, self.records, tokens), HOST, apns_port)
+
+        def connected() -> Apns:
+            self.apns_connections += 1
+            return Apns(self.faults, self.records, tokens)
+
+        apns = await loop.create_server(connected, HOST, apns_port)
         smtp = await loop.create_server(lambda: Relay(self.faults, self.records), HOST, smtp_port)
         self._servers = [apns, smtp]
         self.apns_url = f"http://{HOST}:{apns.sockets[0].getsockname()[1]}"

@@ -58,7 +58,7 @@ async def test_every_recorded_payload_decodes_to_the_type_its_code_names(path: P
             if isinstance(wanted, type):
                 assert isinstance(value, wanted)
             decoded += 1
-    assert decoded >= 3
+    assert decoded >= 2  # the request and one answer
 
 
 def _payloads(event: HistoryEvent, scheduled: dict[int, str]) -> list[tuple[WirePayload, Any]]:

@@ -71,9 +71,13 @@ class Email:
             try:
                 async with self._connections.use(fresh=fresh) as connection:
                     return await self._transfer(connection, target.address, body, message)
-            except (SMTPResponseException, SMTPNotSupported) as error:
+            except SMTPResponseException as error:
                 return self._refused(error, target)
             except (SMTPException, OSError) as error:
+                if _unusable(error):
+                    return Outcome(
+                        Verdict.AUTH, "tls_or_login", f"{self._relay}: {error}"[:500], scope=f"email:{self._relay}"
+                    )
                 if connection is not None and connection.dot_written:
                     detail = f"{type(error).__name__} after the mail, before the relay's answer"
                     return Outcome(Verdict.MAYBE_SENT, "reply_lost", detail)
@@ -92,6 +96,8 @@ class Email:
         options = []
         encoding = "ascii"
         if not recipient.isascii():
+            if smtp.is_ehlo_or_helo_needed:
+                await smtp.ehlo()
             if not smtp.supports_extension("smtputf8"):
                 detail = f"{self._relay} lacks SMTPUTF8, which this recipient's address needs"
                 return Outcome(Verdict.FIX_OURS, "smtputf8", detail)
@@ -103,9 +109,7 @@ class Email:
         vendor_id = (found.group(1) or found.group(2)) if found else message_id(message, self._sender)
         return Outcome(Verdict.SENT, str(reply.code), vendor_id=vendor_id)
 
-    def _refused(self, error: SMTPResponseException | SMTPNotSupported, target: Target) -> Outcome:
-        if isinstance(error, SMTPNotSupported):
-            return Outcome(Verdict.AUTH, "tls_or_login", f"{self._relay}: {error}", scope=f"email:{self._relay}")
+    def _refused(self, error: SMTPResponseException, target: Target) -> Outcome:
         outcome = answers.judge(error.code, error.message, relay=self._relay, domain=_domain(target.address))
         if isinstance(error, SMTPAuthenticationError) and outcome.verdict is Verdict.FIX_OURS:
             return Outcome(Verdict.AUTH, outcome.code, outcome.detail, scope=f"email:{self._relay}")
@@ -117,6 +121,17 @@ class Email:
     async def close(self) -> None:
         """Close connections."""
         await self._connections.close()
+
+
+def _unusable(error: Exception) -> bool:
+    """Whether our settings and the relay's do not go together: no TLS, no login, or a certificate nobody vouches for.
+
+    aiosmtplib raises the bare SMTPException where the relay lacks STARTTLS or AUTH.
+    """
+    certificate = isinstance(error, ssl.SSLCertVerificationError) or isinstance(
+        error.__cause__, ssl.SSLCertVerificationError
+    )
+    return certificate or type(error) is SMTPException or isinstance(error, SMTPNotSupported)
 
 
 def _domain(address: str) -> str:

@@ -1,5 +1,6 @@
 """Connections to public addresses only: a name is looked up once, and only what was checked is connected to."""
 
+import errno
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -14,6 +15,13 @@ PORTS = frozenset({443, 8443})
 
 class NotPublic(OSError):
     """The address is private, local or reserved."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.EACCES, message)  # aiohttp quotes only an OSError's strerror
+
+    def __str__(self) -> str:
+        """The message, without the number."""
+        return self.strerror or ""
 
 
 class PublicAddresses:

@@ -75,7 +75,10 @@ def _key(target: Target) -> bytes:
     secret = target.details.get("secret")
     if not isinstance(secret, str) or not secret.startswith("whsec_"):
         raise ValueError("the webhook has no secret that begins with whsec_: register it again with one")
-    return b64decode(secret.removeprefix("whsec_"), validate=True)
+    key = b64decode(secret.removeprefix("whsec_"), validate=True)
+    if not key:
+        raise ValueError("the webhook's secret is empty: register it again with one of at least 24 bytes")
+    return key
 
 
 def _body(message: Message) -> bytes:
