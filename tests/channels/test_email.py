@@ -194,6 +194,7 @@ async def test_a_cancelled_mail_takes_its_connection_with_it(clients: Clients) -
     assert {each.verdict for each in outcomes} == {Verdict.SENT}
 
 
+UNSUBSCRIBE = "https://api.acme.example/v1/unsubscribe/" + "WyJhY21lIl0." * 15
 MAIL = {
     "subject": "Grüße\r\nBcc: eve@example.com",
     "text": ".\n..two dots\nFrom here\n" + "long " * 400 + "\nÄnderung ✓\n",
@@ -206,7 +207,7 @@ async def test_any_text_arrives_as_it_was_written(clients: Clients) -> None:
         message = clients.message(
             content=Content(subject=MAIL["subject"], text=MAIL["text"], html=f"<p>{MAIL['text']}</p>"),
             attachments=(Attachment("Rechnung\r\nX: y ü.pdf", "application/pdf", b"%PDF-1.7\n.\n"),),
-            unsubscribe_url="https://acme.example/u/1",
+            unsubscribe_url=UNSUBSCRIBE,
         )
         assert (await client.send(ADA, message, now=NOW)).verdict is Verdict.SENT
         await client.close()
@@ -221,7 +222,7 @@ async def test_any_text_arrives_as_it_was_written(clients: Clients) -> None:
     (attached,) = mail.iter_attachments()
     assert attached.get_filename() == "Rechnung_X: y ü.pdf"
     assert attached.get_content() == b"%PDF-1.7\n.\n"
-    assert mail["List-Unsubscribe"] == "<https://acme.example/u/1>"
+    assert f"\r\nList-Unsubscribe: <{UNSUBSCRIBE}>\r\n".encode() in taken.raw[0]
     assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     assert max(len(line) for line in taken.raw[0].split(b"\r\n")) <= 998
 

@@ -2,14 +2,27 @@
 
 import hashlib
 import re
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, Policy
 from email.utils import format_datetime, parseaddr
 
 from activities.adapters.channels.channel import Message
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+class _OneLine(UnstructuredHeader, BaseHeader):
+    """A header of one URL: folding would turn it into an encoded word, which no mail program reads as a URL."""
+
+    def fold(self, *, policy: Policy) -> str:
+        """As it is."""
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+_HEADERS = HeaderRegistry()
+_HEADERS.map_to_type("list-unsubscribe", _OneLine)
+POLICY = SMTP.clone(header_factory=_HEADERS)
 
 
 class InvalidSender(ValueError):
@@ -36,7 +49,7 @@ def build(message: Message, sender: Address, recipient: str) -> bytes:
     `Message-ID` is made of the effect's id, so that receiving systems recognise a repetition. The one-click headers are
     those of https://www.rfc-editor.org/rfc/rfc8058.
     """
-    mail = EmailMessage(policy=SMTP)
+    mail = EmailMessage(policy=POLICY)
     mail["From"] = sender
     local, _, domain = recipient.rpartition("@")
     mail["To"] = Address("", local, domain)
