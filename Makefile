@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen
 
-.PHONY: demo test dev check format bench replay-fixtures clean
+.PHONY: demo test dev check format bench drills replay-fixtures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make dev     leave everything running: Temporal with its Web UI, worker, API"
 	@echo "make check   format, lint, import direction, types, tests"
 	@echo "make bench   the measurements in bench/"
+	@echo "make drills  workers killed under load, a relay away for ten minutes; 15 minutes"
 
 .venv/.installed: pyproject.toml uv.lock | $(UV)
 	$(UV) sync --frozen --quiet
@@ -50,6 +51,10 @@ bench: .venv/.installed
 	$(RUN) python -m bench.notification_latency
 	$(RUN) python -m bench.file_throughput
 	$(RUN) python -m bench.worker_memory
+
+# the drills at full length: two minutes of load with three kills, ten minutes without a relay
+drills: .venv/.installed
+	HOLDFAST_DRILL_SECONDS=120 HOLDFAST_DRILL_OUTAGE_SECONDS=600 $(RUN) pytest tests/drills -s
 
 # one history per released shape; existing ones are kept
 replay-fixtures: .venv/.installed

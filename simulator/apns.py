@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 
-from simulator.credentials import APNS_KEY_ID, APNS_TEAM_ID
+from simulator.credentials import APNS_KEY_ID, APNS_TEAM_ID, APNS_TOPIC
 from simulator.faults import Faults
 from simulator.records import Records
 from simulator.rows import Answer
@@ -26,6 +27,7 @@ from simulator.rows import Answer
 MAX_PAYLOAD_BYTES = 4096
 TOKEN_SECONDS = 3600
 CHANGE_SECONDS = 1200
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PUSH_TYPES = {"alert", "background", "voip", "location", "complication", "fileprovider", "mdm", "liveactivity"}
 
 
@@ -152,6 +154,10 @@ class Apns(asyncio.Protocol):
             (not target, 400, "MissingDeviceToken"),
             (len(target) < 64 or any(each not in "0123456789abcdef" for each in target), 400, "BadDeviceToken"),
             (not stream.headers.get("apns-topic"), 400, "MissingTopic"),
+            (stream.headers.get("apns-topic") != APNS_TOPIC, 400, "DeviceTokenNotForTopic"),
+            (not UUID.fullmatch(stream.headers.get("apns-id", "")), 400, "BadMessageId"),
+            (not stream.headers.get("apns-expiration", "0").isdigit(), 400, "BadExpirationDate"),
+            (stream.headers.get("apns-priority", "10") not in {"1", "5", "10"}, 400, "BadPriority"),
             (stream.headers.get("apns-push-type") not in PUSH_TYPES, 400, "InvalidPushType"),
             (len(stream.headers.get("apns-collapse-id", "")) > 64, 400, "BadCollapseId"),
             (not stream.body, 400, "PayloadEmpty"),

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 SLACK_TOKEN = "xoxb-simulator"  # noqa: S105 - of a simulator
-APNS_KEY_ID, APNS_TEAM_ID = "SIMKEY1234", "SIMTEAM123"
+APNS_KEY_ID, APNS_TEAM_ID, APNS_TOPIC = "SIMKEY1234", "SIMTEAM123", "com.acme.app"
 PROJECT = "holdfast-sim"
 
 

@@ -21,6 +21,8 @@ class Fault(BaseModel):
     slow               answered well, after `delay_s`
     close_after_data   taken, recorded and shown; the connection is closed without an answer
 
+    `stage` moves an SMTP fault to another point of the conversation.
+
     `target` restricts it to one address, `times` to so many messages (None is for ever), `rate` to a share of them.
     """
 

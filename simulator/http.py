@@ -15,6 +15,7 @@ import jwt
 from aiohttp import web
 
 from simulator import web_push
+from simulator.bucket import Bucket
 from simulator.credentials import PROJECT, SLACK_TOKEN, Credentials
 from simulator.faults import Faults
 from simulator.records import Records
@@ -23,6 +24,7 @@ from simulator.rows import ROWS, Answer
 FCM_BYTES = 4096
 TOKEN_SECONDS = 3599
 TOKEN_AUDIENCE = "https://oauth2.googleapis.com/token"  # noqa: S105 - wherever the endpoint is
+SLACK_BURST = 5  # "one message per second per channel", and short bursts are let through
 TOLERANCE_SECONDS = 300  # of a webhook's timestamp
 
 
@@ -33,8 +35,10 @@ class Vendors:
         self._faults = faults
         self._records = records
         self._slack_times = count(1)
+        self._slack_paces: dict[str, Bucket] = defaultdict(lambda: Bucket(per_second=1, size=SLACK_BURST))
         self.credentials: Credentials
         self.origin = ""
+        self.token_answer: tuple[int, bytes] | None = None  # of the token endpoint, in the place of its own
         self.access_tokens: dict[str, float] = {}
         self.slack_messages: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.subscriptions: dict[str, web_push.Subscription] = {}
@@ -67,6 +71,8 @@ class Vendors:
                 return ROWS["slack"]["invalid_auth"], None, "", "", ""
             if not body.get("text") and not body.get("blocks"):
                 return ROWS["slack"]["no_text"], None, "", "", ""
+            if not self._slack_paces[channel].allows(time.monotonic()):
+                return ROWS["slack"]["429"], None, "", "", ""
             stamp = f"{time.time():.6f}"
             message = {
                 "ts": stamp,
@@ -86,14 +92,20 @@ class Vendors:
         if request.headers.get("Authorization") != f"Bearer {SLACK_TOKEN}":
             return web.json_response(ROWS["slack"]["invalid_auth"].body)
         oldest = float(request.query.get("oldest", "0"))
-        found = [each for each in self.slack_messages[request.query["channel"]] if float(each["ts"]) > oldest]
-        newest = found[::-1][: int(request.query.get("limit", "100"))]
+        start, limit = int(request.query.get("cursor", "0")), int(request.query.get("limit", "100"))
+        found = [each for each in self.slack_messages[request.query["channel"]] if float(each["ts"]) > oldest][::-1]
+        page = found[start : start + limit]
         if request.query.get("include_all_metadata") != "true":
-            newest = [{name: value for name, value in each.items() if name != "metadata"} for each in newest]
-        return web.json_response({"ok": True, "messages": newest, "has_more": len(found) > len(newest)})
+            page = [{name: value for name, value in each.items() if name != "metadata"} for each in page]
+        more = len(found) > start + limit
+        cursor = {"next_cursor": str(start + limit) if more else ""}
+        return web.json_response({"ok": True, "messages": page, "has_more": more, "response_metadata": cursor})
 
     async def token(self, request: web.Request) -> web.StreamResponse:
         """https://developers.google.com/identity/protocols/oauth2/service-account#httprest."""
+        if self.token_answer is not None:
+            status, raw = self.token_answer
+            return web.Response(status=status, body=raw, content_type="application/json")
         form = await request.post()
         try:
             claims = jwt.decode(

@@ -40,6 +40,9 @@ HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
 
 EMAIL = {
     "421 shutting down": Answer(421, "4.3.2 Service shutting down", stage="connect"),
+    "421 at rcpt": Answer(421, "4.3.2 Service shutting down", stage="rcpt"),
+    "421 at data": Answer(421, "Service not available, closing transmission channel", stage="data"),
+    "421 after data": Answer(421, "4.4.2 Timeout", stage="end_of_data"),
     "421 too many": Answer(421, "4.7.0 Try again later, closing connection", stage="mail"),
     "450 greylisted": Answer(450, "4.7.1 Greylisted, please try again in 300 seconds", stage="rcpt"),
     "450 busy": Answer(450, "4.2.1 The user is receiving mail too quickly", stage="rcpt"),
@@ -63,6 +66,29 @@ EMAIL = {
     "552 too big": Answer(552, "Message size exceeds maximum permitted", stage="end_of_data"),
     "5.5.2": Answer(500, "5.5.2 Syntax error", stage="mail"),
     "5.6.0": Answer(554, "5.6.0 Message content rejected", stage="end_of_data"),
+    "554 content": Answer(554, "Transaction failed", stage="end_of_data"),
+    "500": Answer(500, "Syntax error, command unrecognized", stage="mail"),
+    "501": Answer(501, "Syntax error in parameters or arguments", stage="rcpt"),
+    "502": Answer(502, "Command not implemented", stage="data"),
+    "503": Answer(503, "Bad sequence of commands", stage="data"),
+    "504": Answer(504, "Command parameter not implemented", stage="rcpt"),
+    "550 two lines": Answer(550, "5.1.1 The email account that you tried to reach\n5.1.1 does not exist", stage="rcpt"),
+    "551 bare": Answer(551, "User not local; please try elsewhere", stage="rcpt"),
+    "553 bare": Answer(553, "Mailbox name not allowed", stage="rcpt"),
+    "553 unknown": Answer(553, "sorry, no such user here (#5.1.1)", stage="rcpt"),
+    "554 no service": Answer(554, "No SMTP service here", stage="connect"),
+    "555": Answer(555, "MAIL FROM/RCPT TO parameters not recognized", stage="mail"),
+    "5.1.1 of the sender": Answer(550, "5.1.1 Sender address rejected: user unknown", stage="mail"),
+    "5.2.2 of the sender": Answer(552, "5.2.2 Mailbox full", stage="mail"),
+    "5.1.8": Answer(550, "5.1.8 Bad sender's system address", stage="mail"),
+    "5.4.1 exchange": Answer(550, "5.4.1 Recipient address rejected: Access denied. [AM0EUR]", stage="rcpt"),
+    "5.5.0 outlook": Answer(550, "5.5.0 Requested action not taken: mailbox unavailable", stage="rcpt"),
+    "550 dns of the sender": Answer(
+        550, "Requested action not taken: mailbox unavailable\ninvalid DNS MX or A/AAAA resource record", stage="rcpt"
+    ),
+    "552 at rcpt": Answer(552, "Requested mail action aborted", stage="rcpt"),
+    "530 auth": Answer(530, "5.7.1 Authentication required", stage="mail"),
+    "5.7.9 of a message": Answer(550, "5.7.9 Rejected by policy", stage="end_of_data"),
     "530 starttls": Answer(530, "5.7.0 Must issue a STARTTLS command first", stage="mail"),
     "535": Answer(535, "5.7.8 Username and Password not accepted", stage="mail"),
     "5.7.1": Answer(550, "5.7.1 Message rejected due to local policy", stage="end_of_data"),
@@ -211,12 +237,15 @@ APNS = {
     "Shutdown": _apns(503, "Shutdown"),
 }
 WEB_PUSH = {
+    "200": Answer(200, ""),
     "202": Answer(202, ""),
     "404": _mozilla(404, 102, "Not Found"),
     "410": _mozilla(410, 106, "Gone"),
     "410 invalid": _mozilla(410, 103, "Gone"),
+    "410 no subscription": _mozilla(410, 105, "Gone"),
     "400 crypto": _mozilla(400, 110, "Bad Request"),
     "400 ttl": _mozilla(400, 111, "Bad Request"),
+    "400 urgency": _mozilla(400, 112, "Bad Request"),
     "400 topic": _mozilla(400, 113, "Bad Request"),
     "400 unauthorized": Answer(400, "UnauthorizedRegistration"),
     "401": _mozilla(401, 109, "Unauthorized"),
@@ -228,9 +257,10 @@ WEB_PUSH = {
     "503": _mozilla(503, 201, "Service Unavailable", **{"Retry-After": "9"}),
 }
 WEBHOOK = {
-    **{str(status): Answer(status, "") for status in (204, 400, 401, 403, 404, 408, 410, 413, 500, 502, 503)},
+    **{str(status): Answer(status, "") for status in (204, 400, 401, 403, 404, 408, 409, 410, 413, 425, 500, 502, 503)},
     "301": Answer(301, "", {"Location": "https://example.com/elsewhere"}),
     "429": Answer(429, "", {"Retry-After": "11"}),
+    "429 bare": Answer(429, ""),
     "429 date": Answer(429, "", {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}),
 }
 ROWS: dict[str, dict[str, Answer]] = {

@@ -2,13 +2,14 @@
 
 import asyncio
 from email import message_from_bytes, policy
-from typing import Any
+from typing import Any, AnyStr
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
 from simulator.faults import Fault, Faults
 from simulator.records import Records
 
+NEVER_S = 3600.0
 MAX_MAIL_BYTES = 25 * 1024 * 1024
 
 
@@ -25,23 +26,37 @@ class Relay(SMTP):
         """Greet, unless a fault says otherwise."""
         assert isinstance(transport, asyncio.Transport)
         fault = self._faults.take("email", stage="connect")
-        if fault is not None and fault.kind == "answer":
+        if fault is None:
+            super().connection_made(transport)
+        elif fault.kind == "answer":
             transport.write(_reply(fault).encode() + b"\r\n")
             transport.close()
-        if fault is not None and fault.kind != "answer":
+        elif fault.kind in {"timeout", "slow"}:
+            delay = fault.delay_s if fault.kind == "slow" else NEVER_S
+            asyncio.get_running_loop().call_later(delay, super().connection_made, transport)
+        else:
             transport.abort()
-        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """A connection that was never greeted has nothing to end."""
+        if self.transport is not None:
+            super().connection_lost(error)
+
+    async def push(self, status: AnyStr) -> None:
+        """Reply; a 421 closes the connection: https://www.rfc-editor.org/rfc/rfc5321#section-3.8."""
+        await super().push(status)
+        text = status if isinstance(status, str) else status.decode()
+        if text.startswith("421") and self.transport is not None:
+            self.transport.close()
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - the library's name
         """The command, before the mail."""
-        fault = self._faults.take("email", _recipient(self.envelope), stage="data")
-        if fault is None:
+        refused = await met(self, self._faults.take("email", _recipient(self.envelope), stage="data"))
+        if refused is None:
             await super().smtp_DATA(arg)
-        elif fault.kind == "answer":
-            await self.push(_reply(fault))
         else:
-            _abort(self)
+            await self.push(refused)
 
 
 class Mailboxes:
@@ -52,24 +67,25 @@ class Mailboxes:
         self._records = records
 
     async def handle_MAIL(  # noqa: N802 - the library's name
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+        self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """MAIL FROM."""
-        fault = self._faults.take("email", stage="mail")
-        if fault is not None:
-            return _reply(fault)
+        refused = await met(server, self._faults.take("email", stage="mail"))
+        if refused is not None:
+            return refused
         envelope.mail_from = address
         envelope.mail_options.extend(options)
         return "250 2.1.0 OK"
 
     async def handle_RCPT(  # noqa: N802 - the library's name
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+        self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """RCPT TO."""
         fault = self._faults.take("email", address, stage="rcpt")
-        if fault is not None:
+        refused = await met(server, fault)
+        if fault is not None and refused is not None:
             self._records.add("email", address, accepted=False, effect="", body=None, fault=_name(fault))
-            return _reply(fault)
+            return refused
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)
         return "250 2.1.5 OK"
@@ -79,16 +95,11 @@ class Mailboxes:
         target = _recipient(envelope)
         fault = self._faults.take("email", target, stage="end_of_data")
         content = envelope.original_content or b""
-        if fault is not None:
-            if fault.kind == "timeout":
-                await asyncio.Event().wait()
-            await asyncio.sleep(fault.delay_s)
+        refused = await met(server, fault)
+        if fault is not None and refused is not None:
             if fault.kind == "answer":
                 self._records.add("email", target, accepted=False, effect="", body=None, fault=_name(fault))
-                return _reply(fault)
-            if fault.kind in {"reset", "close_before_data"}:
-                _abort(server)
-                return "421 closing"
+            return refused
         mail = message_from_bytes(content, policy=policy.default)
         effect = str(mail["Message-ID"])
         for address in envelope.rcpt_tos:
@@ -106,6 +117,21 @@ class Mailboxes:
         return f"250 2.0.0 OK: queued as {abs(hash(effect)):X}"
 
 
+async def met(server: SMTP, fault: Fault | None) -> str | None:
+    """What a fault does at this point: a reply in the place of the relay's own, or None to go on."""
+    if fault is None or fault.kind == "close_after_data":
+        return None
+    if fault.kind == "timeout":
+        await asyncio.sleep(NEVER_S)
+    await asyncio.sleep(fault.delay_s)
+    if fault.kind == "slow":
+        return None
+    if fault.kind == "answer":
+        return _reply(fault)
+    _abort(server)
+    return "421 closing"
+
+
 def _abort(server: SMTP) -> None:
     if isinstance(server.transport, asyncio.Transport):
         server.transport.abort()
@@ -116,8 +142,10 @@ def _recipient(envelope: Envelope | None) -> str:
 
 
 def _reply(fault: Fault) -> str:
+    """Lines of a reply: all but the last have a hyphen after the code."""
     answer = fault.answer()
-    return f"{answer.status} {answer.body}"
+    lines = str(answer.body or "").split("\n")
+    return "\r\n".join([*(f"{answer.status}-{line}" for line in lines[:-1]), f"{answer.status} {lines[-1]}"])
 
 
 def _name(fault: Fault) -> str:

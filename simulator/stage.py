@@ -81,11 +81,15 @@ class Simulator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening."""
+        """Stop."""
+        await self.stop_listening()
+        self.records.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    async def stop_listening(self) -> None:
+        """Refuse connections from now on."""
         for server in self._servers:
             server.close()
         if self._runner is not None:
             await self._runner.cleanup()
-        self.records.close()
-        if self._temporary is not None:
-            self._temporary.cleanup()

@@ -1,11 +1,14 @@
 """Every channel's real client, against the simulator."""
 
+import shutil
 import uuid
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from activities.adapters.channels.apns import Apns
@@ -16,6 +19,7 @@ from activities.adapters.channels.slack import Slack
 from activities.adapters.channels.web_push import WebPush
 from activities.adapters.channels.webhook import Webhook
 from contracts.payloads.notification import ChannelName
+from simulator.credentials import make
 from simulator.stage import Simulator
 
 SECRET = "whsec_" + b64encode(b"0123456789abcdef01234567").decode()
@@ -45,9 +49,19 @@ class Clients:
         return replace(made, **more)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="session")
+def credentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the simulator's keys, which take a while to make."""
+    folder = tmp_path_factory.mktemp("credentials")
+    make(folder, "")
+    return folder
+
+
 @pytest_asyncio.fixture
-async def clients() -> AsyncIterator[Clients]:
-    async with Simulator() as sim:
+async def clients(credentials: Path, tmp_path: Path) -> AsyncIterator[Clients]:
+    folder = tmp_path / "simulator"
+    shutil.copytree(credentials, folder)
+    async with Simulator(folder=folder) as sim:
         files = sim.credentials
         channels: list[Channel] = [
             Email(

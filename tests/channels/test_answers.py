@@ -23,7 +23,8 @@ RELAY, DOMAIN = "email:127.0.0.1", "email:127.0.0.1:example.com"
 # row -> verdict, who waits (a limiter key, or None for the target alone), seconds that were asked for
 EMAIL: dict[str, Row] = {
     "421 shutting down": (RETRY, RELAY, None),
-    "421 too many": (RETRY, DOMAIN, 300),
+    **dict.fromkeys(("421 at rcpt", "421 at data", "421 after data"), (RETRY, RELAY, None)),
+    "421 too many": (RETRY, RELAY, 300),
     "450 greylisted": (RETRY, DOMAIN, 300),
     "450 busy": (RETRY, None, 900),
     "451 local error": (RETRY, RELAY, None),
@@ -34,6 +35,13 @@ EMAIL: dict[str, Row] = {
     "455": (RETRY, RELAY, None),
     "4.4.1": (RETRY, RELAY, None),
     **dict.fromkeys(("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1", "550 bare"), (DROP, None, None)),
+    **dict.fromkeys(("550 two lines", "553 unknown", "5.4.1 exchange", "5.5.0 outlook"), (DROP, None, None)),
+    **dict.fromkeys(("500", "501", "502", "503", "504", "551 bare", "553 bare", "555"), (FIX, None, None)),
+    **dict.fromkeys(("554 content", "550 dns of the sender", "5.7.9 of a message"), (FIX, None, None)),
+    **dict.fromkeys(("5.1.1 of the sender", "5.2.2 of the sender", "5.1.8"), (FIX, None, None)),
+    "554 no service": (AUTH, RELAY, None),
+    "530 auth": (AUTH, RELAY, None),
+    "552 at rcpt": (RETRY, None, 900),
     "5.2.2": (RETRY, None, 900),
     "552 bare quota": (RETRY, None, 900),
     **dict.fromkeys(("5.3.4", "552 too big", "5.5.2", "5.6.0"), (FIX, None, None)),
@@ -110,7 +118,7 @@ FCM: dict[str, Row] = {
     "INTERNAL": (RETRY, PROJECT, None),
     "THIRD_PARTY_AUTH_ERROR": (AUTH, PROJECT, None),
     "UNAUTHENTICATED": (AUTH, PROJECT, None),
-    "UNSPECIFIED_ERROR": (RETRY, PROJECT, None),
+    "UNSPECIFIED_ERROR": (RETRY, None, None),
     "502 html": (RETRY, PROJECT, None),
 }
 APP = "apns:com.acme.app"
@@ -154,23 +162,26 @@ APNS: dict[str, Row] = {
 }
 SERVICE = "web_push:127.0.0.1"
 WEB_PUSH: dict[str, Row] = {
-    "202": (SENT, None, None),
-    **dict.fromkeys(("404", "410", "410 invalid"), (DROP, None, None)),
-    **dict.fromkeys(("400 crypto", "400 ttl", "400 topic", "400 unauthorized", "413"), (FIX, None, None)),
-    **dict.fromkeys(("401", "403"), (AUTH, SERVICE, None)),
+    **dict.fromkeys(("200", "202"), (SENT, None, None)),
+    **dict.fromkeys(("404", "410", "410 invalid", "410 no subscription"), (DROP, None, None)),
+    **dict.fromkeys(
+        ("400 crypto", "400 ttl", "400 topic", "400 urgency", "400 unauthorized", "413"), (FIX, None, None)
+    ),
+    "401": (AUTH, SERVICE, None),
+    "403": (DROP, None, None),  # the service took others before
     "429": (RETRY, SERVICE, 12.5),
     "500": (RETRY, SERVICE, None),
     "502": (RETRY, SERVICE, None),
     "503": (RETRY, SERVICE, 9),
 }
-HOST = "webhook:127.0.0.1"
+ENDPOINT = "the endpoint"  # whose key has the simulator's port in it
 WEBHOOK: dict[str, Row] = {
     "204": (SENT, None, None),
     **dict.fromkeys(("301", "400", "401", "403", "404", "413"), (FIX, None, None)),
     "410": (DROP, None, None),
-    **dict.fromkeys(("408", "500", "502", "503"), (RETRY, HOST, None)),
-    "429": (RETRY, HOST, 11),
-    "429 date": (RETRY, HOST, 3600),
+    **dict.fromkeys(("408", "409", "425", "429 bare", "500", "502", "503"), (RETRY, ENDPOINT, None)),
+    "429": (RETRY, ENDPOINT, 11),
+    "429 date": (RETRY, ENDPOINT, 3600),
 }
 TABLE: dict[str, dict[str, Row]] = {
     "email": EMAIL,
@@ -180,7 +191,7 @@ TABLE: dict[str, dict[str, Row]] = {
     "web_push": WEB_PUSH,
     "webhook": WEBHOOK,
 }
-TWICE = {("fcm", "UNAUTHENTICATED")}  # the client asks once more with a new access token
+TWICE = {("fcm", "UNAUTHENTICATED"), ("apns", "ExpiredProviderToken")}  # the client asks once more with a new token
 
 
 def test_every_row_that_the_simulator_knows_is_in_the_table() -> None:
@@ -196,7 +207,9 @@ async def test_every_answer_means_what_the_table_says(channel: str, clients: Cli
         clients.sim.faults.add(Fault(channel=channel, row=row, times=2 if (channel, row) in TWICE else 1))
         seen = await clients.channels[name].send(clients.targets[name], clients.message(), now=datetime.now(UTC))
         asked = None if seconds is None else timedelta(seconds=seconds)
-        if (seen.verdict, seen.scope, seen.retry_after) != (verdict, scope, asked):
+        endpoint = clients.channels[name].scopes(clients.targets[name])[0].key
+        waits = endpoint if scope == ENDPOINT else scope
+        if (seen.verdict, seen.scope, seen.retry_after) != (verdict, waits, asked):
             wrong.append((row, seen))
     assert wrong == []
 
@@ -252,8 +265,19 @@ async def test_a_good_message_is_taken_once_and_shown_once(channel: str, clients
     assert [each.deliveries for each in clients.sim.records.device(channel, target.address).shown.values()] == [1]
 
 
-@pytest.mark.parametrize("channel", TABLE)
-async def test_a_lost_reply_may_have_been_sent_and_a_refused_connection_was_not(channel: str, clients: Clients) -> None:
+async def test_the_first_403_of_a_push_service_is_about_our_key(clients: Clients) -> None:
+    push, target, now = clients.channels[ChannelName.WEB_PUSH], clients.targets[ChannelName.WEB_PUSH], datetime.now(UTC)
+    clients.sim.faults.add(Fault(channel="web_push", row="403"))
+    outcome = await push.send(target, clients.message(), now=now)
+    assert (outcome.verdict, outcome.scope) == (AUTH, SERVICE)
+    assert (await push.send(target, clients.message(), now=now)).verdict is SENT
+    for later, verdict in ((timedelta(minutes=59), DROP), (timedelta(minutes=61), AUTH)):
+        clients.sim.faults.add(Fault(channel="web_push", row="403"))
+        assert (await push.send(target, clients.message(), now=now + later)).verdict is verdict
+
+
+@pytest.mark.parametrize("channel", [each for each in TABLE if each != "apns"])
+async def test_a_lost_reply_may_have_been_sent(channel: str, clients: Clients) -> None:
     name = ChannelName(channel)
     target, now = clients.targets[name], datetime.now(UTC)
     client = clients.channels[name]
@@ -262,6 +286,16 @@ async def test_a_lost_reply_may_have_been_sent_and_a_refused_connection_was_not(
         assert (await client.send(target, clients.message(), now=now)).verdict is MAYBE
         assert (await client.send(target, clients.message(), now=now)).verdict is SENT
     assert len(clients.sim.records.accepted(channel)) == 4
+
+
+async def test_a_lost_reply_of_apple_is_asked_for_again_at_once(clients: Clients) -> None:
+    apns, target, now = clients.channels[ChannelName.APNS], clients.targets[ChannelName.APNS], datetime.now(UTC)
+    clients.sim.faults.add(Fault(channel="apns", kind="close_after_data"))
+    assert (await apns.send(target, clients.message(), now=now)).verdict is SENT
+    (shown,) = clients.sim.records.device("apns", target.address).shown.values()
+    assert shown.deliveries == 2
+    clients.sim.faults.add(Fault(channel="apns", kind="close_after_data", times=2))
+    assert (await apns.send(target, clients.message(), now=now)).verdict is MAYBE
 
 
 @pytest.mark.parametrize("channel", ["fcm", "apns", "web_push"])

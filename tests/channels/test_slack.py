@@ -1,10 +1,12 @@
 """Slack: pace, blocks, escaping, and finding a message whose reply was lost."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
 from activities.adapters.channels.channel import Content, Scope, Verdict
+from activities.adapters.channels.slack import Slack
 from contracts.payloads.notification import ChannelName
 from simulator.faults import Fault
 from tests.channels.conftest import Clients
@@ -44,10 +46,32 @@ async def test_a_message_whose_reply_was_lost_is_found_in_the_history_and_anothe
     lost, never = clients.message(), clients.message()
     clients.sim.faults.add(Fault(channel="slack", kind="close_after_data"))
     assert (await slack.send(target, lost, now=began)).verdict is Verdict.MAYBE_SENT
-    for _ in range(30):
-        assert (await slack.send(target, clients.message(), now=began)).verdict is Verdict.SENT
+    others = clients.sim.vendors.slack_messages["C1"]
+    others += [{"ts": f"{began.timestamp() + number + 1:.6f}", "text": "another"} for number in range(450)]
     found = await slack.find(target, lost, since=began)
     assert found is not None
     assert found.verdict is Verdict.SENT
     assert found.vendor_id == clients.sim.vendors.slack_messages["C1"][0]["ts"]
-    assert await slack.find(target, never, since=began) is None
+    missing = await slack.find(target, never, since=began)
+    assert missing is not None
+    assert (missing.verdict, missing.code) == (Verdict.RETRY, "not_in_history")
+
+
+async def test_a_question_that_cannot_be_answered_stays_open(clients: Clients) -> None:
+    began = datetime.now(UTC)
+    others = clients.sim.vendors.slack_messages["C1"]
+    others += [{"ts": f"{began.timestamp() + number + 1:.6f}", "text": "another"} for number in range(1_001)]
+    slack = clients.channels[SLACK]
+    assert await slack.find(clients.targets[SLACK], clients.message(), since=began) is None
+    stranger = Slack(token="xoxb-wrong", api_url=f"{clients.sim.http_url}/slack/api")
+    assert await stranger.find(clients.targets[SLACK], clients.message(), since=began) is None
+    await stranger.close()
+
+
+async def test_more_than_the_pace_is_refused_for_the_channel_alone(clients: Clients) -> None:
+    slack, target, now = clients.channels[SLACK], clients.targets[SLACK], datetime.now(UTC)
+    outcomes = [await slack.send(target, clients.message(), now=now) for _ in range(7)]
+    assert [each.verdict for each in outcomes[:5]] == [Verdict.SENT] * 5
+    assert (outcomes[-1].verdict, outcomes[-1].scope) == (Verdict.RETRY, "slack:T1:C1")
+    other = replace(target, address="C2")
+    assert (await slack.send(other, clients.message(), now=now)).verdict is Verdict.SENT

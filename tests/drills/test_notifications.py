@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from contracts.catalogue import NOTIFICATION, QUEUES
 from runtime.ports import free_port
 from starter.simulated import folder, http_url
 from tests.integration.stack import Running, running
@@ -24,6 +25,7 @@ PER_SECOND = 25
 SECONDS = int(os.environ.get("HOLDFAST_DRILL_SECONDS", "15"))  # `make drills` takes longer
 OUTAGE_SECONDS = int(os.environ.get("HOLDFAST_DRILL_OUTAGE_SECONDS", "12"))
 KILL_AT = (0.2, 0.5, 0.8)  # of the time
+AT_ONCE = next(queue.activities_at_once for queue in QUEUES if queue.name == NOTIFICATION.queue)
 SHARE_OF_FAULTS = 0.05
 PATIENCE = 150.0
 CHANNELS = ("email", "fcm", "apns", "web_push")
@@ -60,26 +62,41 @@ def records(up: Running) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["accepted"]]
 
 
-async def send(client: httpx.AsyncClient, number: int, recipient: dict[str, Any]) -> str:
-    body = {"recipient": recipient, "content": {"subject": f"Message {number}", "text": "Under fire."}}
+async def send(client: httpx.AsyncClient, number: int, recipient: dict[str, Any], message: dict[str, Any]) -> str:
+    body = {"recipient": recipient, **message}
     answer = await client.post("/v1/notifications", json=body)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["job_id"])
 
 
-async def settled(client: httpx.AsyncClient, jobs: list[str], within: float) -> Counter[str]:
-    """States of all jobs, once none is open or the time is over."""
+def plain(number: int) -> dict[str, Any]:
+    return {"content": {"subject": f"Message {number}", "text": "Under fire."}}
+
+
+def policy_of(number: int) -> str:
+    """Every second mail is of a template that would rather lose one than repeat one."""
+    return "leave" if number % (2 * len(CHANNELS)) else "resend"
+
+
+def mail(number: int) -> dict[str, Any]:
+    if policy_of(number) == "resend":
+        return {"template": "welcome", "data": {"name": f"User {number}", "url": "https://app.example.com"}}
+    data = {"author": "Grace", "document": f"Plan {number}", "excerpt": "@ada", "url": "https://app.example.com"}
+    return {"template": "comment_mention", "data": data}
+
+
+async def settled(client: httpx.AsyncClient, jobs: list[str], within: float) -> dict[str, str]:
+    """How each job ended: the outcome of its one target, its state where it has none, or `open` after the time."""
     until = time.monotonic() + within
-    left, states = set(jobs), Counter[str]()
-    while left and time.monotonic() < until:
-        for job_id in sorted(left):
+    ended: dict[str, str] = {}
+    while len(ended) < len(jobs) and time.monotonic() < until:
+        for job_id in (each for each in jobs if each not in ended):
             job = (await client.get(f"/v1/jobs/{job_id}")).json()
             if job["state"] not in {"submitted", "running"}:
-                left.discard(job_id)
-                states[job["result"]["outcome"] if job["result"] else job["state"]] += 1
+                targets = (job["result"] or {}).get("targets")
+                ended[job_id] = targets[0]["outcome"] if targets else job["state"]
         await asyncio.sleep(0.5)
-    states["open"] = len(left)
-    return states
+    return dict.fromkeys(jobs, "open") | ended
 
 
 @pytest.mark.asyncio
@@ -113,7 +130,8 @@ async def test_three_kills_and_faults_lose_nothing_and_show_each_push_once(tmp_p
 
         async def one(number: int) -> str:
             await asyncio.sleep(max(0.0, start + number / PER_SECOND - time.perf_counter()))
-            return await send(client, number, recipient(number))
+            message = mail(number) if number % len(CHANNELS) == 0 else plain(number)
+            return await send(client, number, recipient(number), message)
 
         async def kill(after: float) -> None:
             await asyncio.sleep(after)
@@ -123,24 +141,42 @@ async def test_three_kills_and_faults_lose_nothing_and_show_each_push_once(tmp_p
         kills = [asyncio.create_task(kill(part * SECONDS)) for part in KILL_AT]
         jobs = await asyncio.gather(*(one(number) for number in range(total)))
         await asyncio.gather(*kills)
-        states = await settled(client, jobs, PATIENCE)
+        ended = await settled(client, jobs, PATIENCE)
         taken = records(up)
-        effects = Counter((record["channel"], record["effect"]) for record in taken)
-        by_channel = Counter(channel for channel, _ in effects)
-        repeats = Counter(dict.fromkeys(CHANNELS, 0))
-        for (channel, _), count in effects.items():
-            repeats[channel] += count - 1
-        faults = Counter(record["fault"] for record in taken if record["fault"])
-        print(f"jobs {dict(states)}; taken once or more {dict(by_channel)}; repeats {dict(repeats)}; {dict(faults)}")
-        assert states == {"sent": total, "open": 0}
-        assert by_channel == {channel: total // len(CHANNELS) + (total % 4 > i) for i, channel in enumerate(CHANNELS)}
         summary = (await control.get("/control/summary")).json()
-        for channel in CHANNELS[1:]:
-            # what a device shows is replaced by tag or collapse id, so it shows each message once
-            assert summary[channel]["shown"] == by_channel[channel]
-        # A repeat comes of a lost reply (all of them are repeated) or a kill (at most what was in flight).
-        lost_replies = faults["close_after_data"]
-        assert lost_replies <= sum(repeats.values()) <= lost_replies + len(KILL_AT) * 100
+
+    effects = Counter((record["channel"], record["effect"]) for record in taken)
+    distinct = Counter(channel for channel, _ in effects)
+    repeats = Counter(dict.fromkeys(CHANNELS, 0))
+    for (channel, _), count in effects.items():
+        repeats[channel] += count - 1
+    lost_replies = sum(record["fault"] == "close_after_data" for record in taken)
+    print(f"{total} jobs: {dict(Counter(ended.values()))}; taken {dict(distinct)}; raw repeats {dict(repeats)}")
+
+    # Pushes: all sent, and each shown once whatever was repeated, by tag or collapse id.
+    pushes = [ended[job] for number, job in enumerate(jobs) if number % len(CHANNELS)]
+    assert Counter(pushes) == {"sent": len(pushes)}
+    for place, channel in enumerate(CHANNELS[1:], 1):
+        asked = len(range(place, total, len(CHANNELS)))
+        assert distinct[channel] == asked
+        assert summary[channel]["shown"] == asked
+
+    # Mails whose fate is unknown: sent again with the same Message-ID, or left and told, as the template says.
+    arrived = Counter(record["target"] for record in taken if record["channel"] == "email")
+    for policy in ("resend", "leave"):
+        numbers = [number for number in range(0, total, len(CHANNELS)) if policy_of(number) == policy]
+        outcomes = Counter(ended[jobs[number]] for number in numbers)
+        copies = Counter(arrived[f"user-{number}@example.com"] for number in numbers)
+        print(f"mails, {policy}: {len(numbers)}, told {dict(outcomes)}, copies received {dict(sorted(copies.items()))}")
+        if policy == "resend":
+            assert outcomes == {"sent": len(numbers)}
+            assert copies[0] == 0
+        else:
+            assert set(outcomes) <= {"sent", "maybe_sent"}
+            assert set(copies) <= {0, 1}
+            assert copies[0] <= outcomes["maybe_sent"]
+    # A repeat comes of a lost reply (every one is repeated) or of a kill (at most what was claimed and unsettled).
+    assert sum(repeats.values()) <= lost_replies + len(KILL_AT) * AT_ONCE
 
 
 @pytest.mark.asyncio
@@ -154,12 +190,12 @@ async def test_mails_wait_out_an_outage_of_the_relay(tmp_path: Path) -> None:
         assert (await control.post("/control/faults", json=outage)).status_code == 204
         jobs = []
         for number in range(OUTAGE_SECONDS * 4):
-            jobs.append(await send(client, number, {"channel": "email", "address": f"user-{number}@example.com"}))
+            address = {"channel": "email", "address": f"user-{number}@example.com"}
+            jobs.append(await send(client, number, address, plain(number)))
             await asyncio.sleep(0.25)
         assert records(up) == []
         await control.delete("/control/faults")
-        states = await settled(client, jobs, 120)
-        assert states == {"sent": len(jobs), "open": 0}
+        assert Counter((await settled(client, jobs, 120)).values()) == {"sent": len(jobs)}
         assert sorted(record["target"] for record in records(up)) == sorted(
             f"user-{number}@example.com" for number in range(len(jobs))
         )

@@ -1,5 +1,6 @@
 """The words every channel shares: what is sent, where to, and the six things an answer can mean."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -43,14 +44,29 @@ class AfterLostReply(StrEnum):
     BY_TEMPLATE = "by_template"
 
 
+class UnusableKey(ValueError):
+    """A key file holds something else than what the channel signs with; the text says what it should be."""
+
+
+class CancelledBeforeSending(asyncio.CancelledError):
+    """Cancelled while waiting for a connection or on one, and certainly nothing was sent."""
+
+
+MAX_CODE_CHARACTERS = 100
+MAX_DETAIL_CHARACTERS = 500
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A judged answer.
 
-    `code` groups equal answers (`550 5.1.1`, `UNREGISTERED`, `ratelimited`); `detail` is for people and at most 500
-    characters. `retry_after` is what the vendor asked for, None where it named no time. `scope` is the limiter key that
-    has to wait, None where only this target has. `dead_since` is when the vendor saw the address die: a registration
-    after it is alive. `soft_bounce` marks a full or unwilling mailbox, to be counted.
+    `code` groups equal answers (`550 5.1.1`, `UNREGISTERED`, `ratelimited`); `detail` is for people. Both are cut, and
+    freed of what is no Unicode, because they come from outside and go into Temporal and the store.
+
+    `retry_after` is what the vendor asked for, None where it named no time. `scope` is the limiter key that has to
+    wait, None where only this target has. `dead_since` is when the vendor saw the address die: a registration after it
+    is alive. `soft_bounce` marks a full or unwilling mailbox, to be counted. `at_most` bounds how often a RETRY is
+    tried before it counts as FIX_OURS. `moved_to` is the target's new address.
     """
 
     verdict: Verdict
@@ -61,6 +77,15 @@ class Outcome:
     scope: str | None = None
     dead_since: datetime | None = None
     soft_bounce: bool = False
+    at_most: int | None = None
+    moved_to: str | None = None
+
+    def __post_init__(self) -> None:
+        """Make it fit to be kept."""
+        for name, limit in (("code", MAX_CODE_CHARACTERS), ("detail", MAX_DETAIL_CHARACTERS), ("vendor_id", 200)):
+            text = getattr(self, name)
+            if text is not None:
+                object.__setattr__(self, name, text[:limit].encode("utf-8", "replace").decode().replace("\0", "?"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +173,15 @@ class Channel(Protocol):
         ...
 
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:
-        """Send once and judge the answer. Raises nothing that the vendor or the network can cause."""
+        """Send once and judge the answer. Raises nothing that the vendor or the network can cause.
+
+        Raises:
+            CancelledBeforeSending: cancelled, and certainly nothing was sent.
+        """
         ...
 
     async def find(self, target: Target, message: Message, *, since: datetime) -> Outcome | None:
-        """What became of a message sent at or after `since`: SENT, or None if it did not arrive or is unknowable."""
+        """What became of a message sent at or after `since`: SENT, RETRY if it did not arrive, None if unknowable."""
         ...
 
     async def close(self) -> None:

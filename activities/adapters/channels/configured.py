@@ -1,7 +1,8 @@
 """The channels that the settings configure."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import parseaddr
-from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
@@ -68,10 +69,8 @@ def _email(settings: Settings) -> Channel | None:
 def _fcm(settings: Settings) -> Channel | None:
     if settings.fcm_credentials_file is None:
         return None
-    return Fcm(
-        credentials_file=_existing(settings.fcm_credentials_file, "HOLDFAST_FCM_CREDENTIALS_FILE"),
-        api_url=settings.fcm_api_url,
-    )
+    with _told("HOLDFAST_FCM_CREDENTIALS_FILE"):
+        return Fcm(credentials_file=settings.fcm_credentials_file, api_url=settings.fcm_api_url)
 
 
 def _apns(settings: Settings) -> Channel | None:
@@ -80,14 +79,15 @@ def _apns(settings: Settings) -> Channel | None:
     for name in ("apns_key_id", "apns_team_id", "apns_topic"):
         if not getattr(settings, name):
             raise ChannelMisconfigured(f"HOLDFAST_{name.upper()} is missing beside HOLDFAST_APNS_KEY_FILE")
-    return Apns(
-        key_file=_existing(settings.apns_key_file, "HOLDFAST_APNS_KEY_FILE"),
-        key_id=settings.apns_key_id,
-        team_id=settings.apns_team_id,
-        topic=settings.apns_topic,
-        environment=settings.apns_environment,
-        url=settings.apns_url or None,
-    )
+    with _told("HOLDFAST_APNS_KEY_FILE"):
+        return Apns(
+            key_file=settings.apns_key_file,
+            key_id=settings.apns_key_id,
+            team_id=settings.apns_team_id,
+            topic=settings.apns_topic,
+            environment=settings.apns_environment,
+            url=settings.apns_url or None,
+        )
 
 
 def _web_push(settings: Settings) -> Channel | None:
@@ -98,15 +98,20 @@ def _web_push(settings: Settings) -> Channel | None:
             "HOLDFAST_VAPID_PRIVATE_KEY_FILE needs HOLDFAST_VAPID_PUBLIC_KEY_FILE and HOLDFAST_VAPID_SUBJECT "
             "(mailto:… or https:…) beside it"
         )
-    return WebPush(
-        private_key_file=_existing(settings.vapid_private_key_file, "HOLDFAST_VAPID_PRIVATE_KEY_FILE"),
-        public_key_file=_existing(settings.vapid_public_key_file, "HOLDFAST_VAPID_PUBLIC_KEY_FILE"),
-        subject=settings.vapid_subject,
-        allowed_hosts=(*DEFAULT_PUSH_HOSTS, *settings.web_push_hosts),
-    )
+    with _told("HOLDFAST_VAPID_PRIVATE_KEY_FILE or HOLDFAST_VAPID_PUBLIC_KEY_FILE"):
+        return WebPush(
+            private_key_file=settings.vapid_private_key_file,
+            public_key_file=settings.vapid_public_key_file,
+            subject=settings.vapid_subject,
+            allowed_hosts=(*DEFAULT_PUSH_HOSTS, *settings.web_push_hosts),
+        )
 
 
-def _existing(path: Path, setting: str) -> Path:
-    if not path.is_file():
-        raise ChannelMisconfigured(f"{setting} names {path}, which is no file")
-    return path
+@contextmanager
+def _told(setting: str) -> Iterator[None]:
+    """Name the setting when its file cannot be read or holds something else."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{setting} is not usable: {error}"
+        raise ChannelMisconfigured(msg) from error

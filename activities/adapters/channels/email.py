@@ -1,26 +1,44 @@
 """Mail by SMTP: https://www.rfc-editor.org/rfc/rfc5321."""
 
+import asyncio
 import re
 import ssl
 from datetime import datetime
 
 import structlog
 from aiosmtplib import (
-    SMTPAuthenticationError,
+    SMTPDataError,
     SMTPException,
     SMTPNotSupported,
+    SMTPRecipientRefused,
     SMTPResponseException,
+    SMTPSenderRefused,
     SMTPServerDisconnected,
 )
 
 from activities.adapters.channels.answers import smtp as answers
-from activities.adapters.channels.channel import AfterLostReply, Message, Outcome, Scope, Target, Verdict
+from activities.adapters.channels.answers.smtp import Stage
+from activities.adapters.channels.channel import (
+    AfterLostReply,
+    CancelledBeforeSending,
+    Message,
+    Outcome,
+    Scope,
+    Target,
+    Verdict,
+)
 from activities.adapters.channels.mail_message import build, message_id, sender_address
-from activities.adapters.channels.smtp_connections import Connection, Connections, Tls
+from activities.adapters.channels.smtp_connections import Connection, Connections, NoConnectionFree, Tls
 from contracts.payloads.notification import ChannelName
 
 log = structlog.get_logger(__name__)
 
+SEND_SECONDS = 110.0  # a mail with all it waits for; the step's start-to-close is 2 min
+# after the final dot, for relays that filter first; https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.2.6 has 10 min
+VERDICT_SECONDS = 60.0
+SUCCESS = 2  # the first digit
+FIRST_REFUSAL = 400
+CLOSING = 421
 QUEUE_ID = re.compile(r"queued as ([A-Za-z0-9._-]+)|\bid[=:] ?([A-Za-z0-9._-]+)", re.IGNORECASE)  # Postfix, Exim
 
 
@@ -64,31 +82,24 @@ class Email:
         return (Scope(f"email:{self._relay}"), Scope(f"email:{self._relay}:{_domain(target.address)}"))
 
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:  # noqa: ARG002 - the protocol's
-        """Send one mail; a connection that was used before and turns out dead is replaced at once."""
-        body = build(message, self._sender, target.address)
+        """Send one mail; a connection that was used before and turns out dead or closing is replaced at once."""
+        body, recipient = build(message, self._sender, target.address)
         for fresh in (False, True):
             connection: Connection | None = None
             try:
-                async with self._connections.use(fresh=fresh) as connection:
-                    return await self._transfer(connection, target.address, body, message)
-            except SMTPResponseException as error:
-                return self._refused(error, target)
-            except (SMTPException, OSError) as error:
-                if _unusable(error):
-                    return Outcome(
-                        Verdict.AUTH, "tls_or_login", f"{self._relay}: {error}"[:500], scope=f"email:{self._relay}"
-                    )
+                async with asyncio.timeout(SEND_SECONDS), self._connections.use(fresh=fresh) as connection:
+                    return await self._transfer(connection, recipient, body, message)
+            except asyncio.CancelledError as cancelled:
                 if connection is not None and connection.dot_written:
-                    detail = f"{type(error).__name__} after the mail, before the relay's answer"
-                    return Outcome(Verdict.MAYBE_SENT, "reply_lost", detail)
-                reused = connection is not None and connection.used > 1
-                if not reused or fresh or not isinstance(error, SMTPServerDisconnected):
-                    return Outcome(
-                        Verdict.RETRY,
-                        "connection",
-                        f"{self._relay}: {type(error).__name__} {error}"[:500],
-                        scope=f"email:{self._relay}",
-                    )
+                    raise
+                raise CancelledBeforeSending from cancelled
+            except NoConnectionFree:
+                detail = f"all connections to {self._relay} are busy: see HOLDFAST_SMTP_CONNECTIONS"
+                return Outcome(Verdict.RETRY, "busy", detail)
+            except (SMTPException, OSError) as error:
+                again = connection is not None and connection.used > 1 and not connection.dot_written and not fresh
+                if not (again and _closing(error)):
+                    return self._judge(error, target, dot_written=connection is not None and connection.dot_written)
         raise AssertionError("a fresh connection either sends or answers")
 
     async def _transfer(self, connection: Connection, recipient: str, body: bytes, message: Message) -> Outcome:
@@ -104,16 +115,30 @@ class Email:
             options, encoding = ["SMTPUTF8", "BODY=8BITMIME"], "utf-8"
         await smtp.mail(self._sender.addr_spec, options=options, encoding=encoding)
         await smtp.rcpt(recipient, encoding=encoding)
-        reply = await smtp.data(body)
-        found = QUEUE_ID.search(reply.message)
-        vendor_id = (found.group(1) or found.group(2)) if found else message_id(message, self._sender)
-        return Outcome(Verdict.SENT, str(reply.code), vendor_id=vendor_id)
+        try:
+            reply = await smtp.data(body, timeout=VERDICT_SECONDS)
+        except SMTPDataError as error:
+            if connection.dot_written and error.code // 100 == SUCCESS:  # aiosmtplib wants 250 to the letter
+                return self._sent(error.code, error.message, message)
+            raise
+        return self._sent(reply.code, reply.message, message)
 
-    def _refused(self, error: SMTPResponseException, target: Target) -> Outcome:
-        outcome = answers.judge(error.code, error.message, relay=self._relay, domain=_domain(target.address))
-        if isinstance(error, SMTPAuthenticationError) and outcome.verdict is Verdict.FIX_OURS:
-            return Outcome(Verdict.AUTH, outcome.code, outcome.detail, scope=f"email:{self._relay}")
-        return outcome
+    def _sent(self, code: int, text: str, message: Message) -> Outcome:
+        found = QUEUE_ID.search(text)
+        vendor_id = (found.group(1) or found.group(2)) if found else message_id(message, self._sender)
+        return Outcome(Verdict.SENT, str(code), vendor_id=vendor_id)
+
+    def _judge(self, error: SMTPException | OSError, target: Target, *, dot_written: bool) -> Outcome:
+        relay = f"email:{self._relay}"
+        if isinstance(error, SMTPResponseException) and error.code >= FIRST_REFUSAL:
+            domain = _domain(target.address)
+            return answers.judge(error.code, error.message, stage=_stage(error), relay=self._relay, domain=domain)
+        detail = f"{self._relay}: {type(error).__name__} {error}"
+        if dot_written:
+            return Outcome(Verdict.MAYBE_SENT, "reply_lost", detail)
+        if _unusable(error):
+            return Outcome(Verdict.AUTH, "tls_or_login", detail, scope=relay)
+        return Outcome(Verdict.RETRY, "connection", detail, scope=relay)
 
     async def find(self, target: Target, message: Message, *, since: datetime) -> None:
         """A relay does not tell."""
@@ -123,15 +148,34 @@ class Email:
         await self._connections.close()
 
 
+def _stage(error: SMTPResponseException) -> Stage:
+    stages = {
+        SMTPSenderRefused: Stage.SENDER,
+        SMTPRecipientRefused: Stage.RECIPIENT,
+        SMTPDataError: Stage.MESSAGE,
+    }
+    return stages.get(type(error), Stage.SESSION)
+
+
+def _closing(error: Exception) -> bool:
+    """Whether the relay gave the connection up, rather than the mail."""
+    return isinstance(error, SMTPServerDisconnected) or (
+        isinstance(error, SMTPResponseException) and error.code == CLOSING
+    )
+
+
 def _unusable(error: Exception) -> bool:
     """Whether our settings and the relay's do not go together: no TLS, no login, or a certificate nobody vouches for.
 
     aiosmtplib raises the bare SMTPException where the relay lacks STARTTLS or AUTH.
     """
-    certificate = isinstance(error, ssl.SSLCertVerificationError) or isinstance(
-        error.__cause__, ssl.SSLCertVerificationError
+    untrusted = ssl.SSLCertVerificationError
+    return (
+        isinstance(error, untrusted)
+        or isinstance(error.__cause__, untrusted)
+        or isinstance(error, SMTPNotSupported)
+        or type(error) is SMTPException
     )
-    return certificate or type(error) is SMTPException or isinstance(error, SMTPNotSupported)
 
 
 def _domain(address: str) -> str:

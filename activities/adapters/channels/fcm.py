@@ -3,11 +3,12 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
-from google.auth.exceptions import GoogleAuthError
+from google.auth.exceptions import RefreshError
 from google.auth.transport.requests import Request
 from google.oauth2.service_account import Credentials
 
@@ -20,7 +21,9 @@ from contracts.payloads.notification import ChannelName
 log = structlog.get_logger(__name__)
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
-RENEW_BEFORE = timedelta(minutes=5)  # an access token lives an hour
+USUAL_LIFE = timedelta(hours=1)  # of an access token
+RENEW_BEFORE = timedelta(minutes=5)
+TOKEN_SECONDS = 10  # for the token endpoint, per try
 MAX_BYTES = 4096
 LONGEST_TTL = timedelta(days=28)
 UNAUTHENTICATED = 401
@@ -46,6 +49,8 @@ class Fcm:
         self._http = client()
         self._renewing = asyncio.Lock()
         self._renew_at: datetime | None = None
+        self._access_token = ""
+        self._request = partial(Request(), timeout=TOKEN_SECONDS)
 
     def scopes(self, target: Target) -> tuple[Scope, ...]:  # noqa: ARG002 - the protocol's
         """The project."""
@@ -54,21 +59,21 @@ class Fcm:
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:
         """Send; once more with a new access token if the token was refused."""
         body = self._body(target, message, now)
-        answer = await self._post(body, now, renew=False)
+        used = self._access_token
+        answer = await self._post(body, now, refused=None)
         if isinstance(answer, Answer) and answer.status == UNAUTHENTICATED and THIRD_PARTY not in answer.body:
-            answer = await self._post(body, now, renew=True)
+            answer = await self._post(body, now, refused=used or self._access_token)
         if isinstance(answer, Outcome):
             return answer
         return answers.judge(answer.status, answer.headers, answer.body, now=now, project=self._project)
 
-    async def _post(self, body: bytes, now: datetime, *, renew: bool) -> Answer | Outcome:
+    async def _post(self, body: bytes, now: datetime, *, refused: str | None) -> Answer | Outcome:
         try:
-            token = await self._token(now, renew=renew)
-        except GoogleAuthError as error:
+            token = await self._token(now, refused=refused)
+        except Exception as error:  # noqa: BLE001 - google-auth lets through whatever an odd answer makes it raise
             return self._no_token(error)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        request = self._http.build_request("POST", self._url, content=body, headers=headers)
-        return await exchange(self._http, request, scope=self._scope)
+        return await exchange(self._http, self._url, scope=self._scope, content=body, headers=headers)
 
     async def find(self, target: Target, message: Message, *, since: datetime) -> None:
         """FCM does not tell."""
@@ -77,22 +82,23 @@ class Fcm:
         """Close connections."""
         await self._http.aclose()
 
-    async def _token(self, now: datetime, *, renew: bool) -> str:
+    async def _token(self, now: datetime, *, refused: str | None) -> str:
         """The access token all sends share; one renews it, the others wait."""
-        used = self._credentials.token
         async with self._renewing:
-            stale = self._renew_at is None or now >= self._renew_at
-            if stale or (renew and self._credentials.token == used):
-                await asyncio.to_thread(self._credentials.refresh, Request())
-                lifetime = self._credentials.expiry - _utc_naive()
+            if self._renew_at is None or now >= self._renew_at or self._access_token == refused:
+                await asyncio.to_thread(self._credentials.refresh, self._request)
+                expiry = self._credentials.expiry
+                lifetime = expiry.replace(tzinfo=UTC) - datetime.now(UTC) if expiry else USUAL_LIFE  # naive, in UTC
                 self._renew_at = now + max(lifetime - RENEW_BEFORE, timedelta(minutes=1))
-            return str(self._credentials.token)
+                self._access_token = str(self._credentials.token)
+            return self._access_token
 
-    def _no_token(self, error: GoogleAuthError) -> Outcome:
-        if getattr(error, "retryable", False):
-            return Outcome(Verdict.RETRY, "token_endpoint", str(error)[:500], scope=self._scope)
-        detail = f"Google gives no access token for the service account: {error}"
-        return Outcome(Verdict.AUTH, "token_refused", detail[:500], scope=self._scope)
+    def _no_token(self, error: Exception) -> Outcome:
+        if isinstance(error, RefreshError) and not error.retryable:
+            detail = f"Google gives no access token for the service account: {error}"
+            return Outcome(Verdict.AUTH, "token_refused", detail, scope=self._scope)
+        detail = f"no access token: {type(error).__name__} {error}"
+        return Outcome(Verdict.RETRY, "token_endpoint", detail, scope=self._scope)
 
     def _body(self, target: Target, message: Message, now: datetime) -> bytes:
         content = message.content
@@ -113,13 +119,17 @@ class Fcm:
                         "ttl": f"{int(life.total_seconds())}s",
                         "notification": {"tag": message.notification_id},
                     },
-                    "apns": {"headers": {"apns-collapse-id": message.notification_id}},
-                    "webpush": {"notification": {"tag": message.notification_id}},
+                    "apns": {
+                        "headers": {
+                            "apns-collapse-id": message.notification_id,
+                            "apns-expiration": str(int(message.expires_at.timestamp())),
+                        }
+                    },
+                    "webpush": {
+                        "headers": {"TTL": str(int(life.total_seconds()))},
+                        "notification": {"tag": message.notification_id},
+                    },
                 }
             }
 
         return fitted(made, text, MAX_BYTES)
-
-
-def _utc_naive() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)  # google-auth's expiry is naive UTC

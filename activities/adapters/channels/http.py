@@ -1,31 +1,42 @@
 """HTTP for the channels: httpx on aiohttp's transport, which takes a tenth of the CPU of httpx's own.
 
-What matters in an error is whether the request may have gone out.
+What matters in a failure is whether the request may have gone out.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from activities.adapters.channels.channel import Outcome, Verdict
+from activities.adapters.channels.channel import CancelledBeforeSending, Outcome, Verdict
 
 CONNECT_SECONDS = 5.0
 OVERALL_SECONDS = 20.0
 CONNECTIONS = 100  # per process and channel; as many as the queue's activities at once
-MAX_BODY_BYTES = 64 * 1024  # more of an answer is never read
+MAX_BODY_BYTES = 1024 * 1024  # more of an answer is never read; Slack echoes the message
+CLIENT_OPTIONS: dict[str, Any] = {
+    "timeout": httpx.Timeout(OVERALL_SECONDS, connect=CONNECT_SECONDS),
+    "follow_redirects": False,
+    "trust_env": False,
+    "headers": {"accept-encoding": "identity"},  # a small answer must not unpack into a large one
+}
 
-# httpx-aiohttp reports a connection that was lost after the request as ConnectTimeout, so its cause decides.
-NOT_SENT = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ClientProxyConnectionError,
-    aiohttp.InvalidURL,
-    asyncio.CancelledError,
-)
+
+@dataclass(slots=True)
+class _Departure:
+    """Whether the request's head has left, after which the other side may act on it."""
+
+    happened: bool = False
+
+
+_departure: ContextVar[_Departure] = ContextVar("departure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +48,13 @@ class Answer:
     body: bytes
 
 
+def no_cookies() -> CookieJar:
+    """A jar that takes none: what one tenant's server sets must not reach another's requests."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
 def client(connector: Callable[[], aiohttp.BaseConnector] | None = None) -> httpx.AsyncClient:
-    """A client that follows no redirect and reads no proxy from the environment."""
+    """A client that follows no redirect, keeps no cookie and reads no proxy from the environment."""
     session: aiohttp.ClientSession | None = None
 
     def opened() -> aiohttp.ClientSession:
@@ -46,47 +62,94 @@ def client(connector: Callable[[], aiohttp.BaseConnector] | None = None) -> http
         nonlocal session
         if session is None or session.closed:
             made = connector() if connector else aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=30)
-            session = aiohttp.ClientSession(connector=made, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=True)
+            trace = aiohttp.TraceConfig()
+            trace.on_request_headers_sent.append(_left)
+            session = aiohttp.ClientSession(
+                connector=made, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trace_configs=[trace]
+            )
         return session
 
-    return httpx.AsyncClient(
-        transport=AiohttpTransport(client=opened),
-        timeout=httpx.Timeout(OVERALL_SECONDS, connect=CONNECT_SECONDS),
-        follow_redirects=False,
-        trust_env=False,
-    )
+    return httpx.AsyncClient(transport=AiohttpTransport(client=opened), cookies=no_cookies(), **CLIENT_OPTIONS)
 
 
-async def exchange(http: httpx.AsyncClient, request: httpx.Request, *, scope: str) -> Answer | Outcome:
-    """Send; the answer, or what it means that there is none. `scope` waits if nothing went out."""
+async def exchange(
+    http: httpx.AsyncClient,
+    url: str,
+    *,
+    scope: str,
+    method: str = "POST",
+    **request: Any,
+) -> Answer | Outcome:
+    """Send once; the answer, or what it means that there is none.
+
+    Args:
+        http: whose connections to use.
+        url: of the vendor or of a customer.
+        scope: the limiter key that waits if nothing went out.
+        method: of the request.
+        request: `content`, `json`, `params` and `headers` as httpx takes them.
+
+    Raises:
+        CancelledBeforeSending: cancelled, and nothing went out.
+    """
     try:
-        async with asyncio.timeout(OVERALL_SECONDS):
-            response = await http.send(request, stream=True)
-            try:
-                body = await _beginning(response)
-            finally:
-                await response.aclose()
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-        detail = f"{request.url.host}: {type(error).__name__} {error}"[:500]
-        if _not_sent(error):
-            return Outcome(Verdict.RETRY, "connection", detail, scope=scope)
-        return Outcome(Verdict.MAYBE_SENT, "reply_lost", detail)
-    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)
+        made = http.build_request(method, url, **request)
+        made.url.host.encode("idna")
+    except (httpx.InvalidURL, ValueError, TypeError) as error:
+        return Outcome(Verdict.FIX_OURS, "request", f"this request cannot be made: {error}")
+    departure = _Departure()
+    token = _departure.set(departure)
+    made.extensions["trace"] = _trace
+    try:
+        async with asyncio.timeout(OVERALL_SECONDS), _streamed(http, made) as response:
+            return Answer(response.status_code, _headers(response), await _beginning(response))
+    except asyncio.CancelledError as cancelled:
+        if departure.happened:
+            raise
+        raise CancelledBeforeSending from cancelled
+    except Exception as error:  # noqa: BLE001 - whatever a server can make a client raise, it means one of two things
+        detail = f"{made.url.host}: {type(error).__name__} {error}"
+        if departure.happened:
+            return Outcome(Verdict.MAYBE_SENT, "reply_lost", detail)
+        return Outcome(Verdict.RETRY, "connection", detail, scope=scope)
+    finally:
+        _departure.reset(token)
 
 
-def _not_sent(error: Exception) -> bool:
-    if isinstance(error.__cause__, aiohttp.ClientError):
-        return isinstance(error.__cause__, NOT_SENT)
-    return isinstance(
-        error,
-        (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL),
-    )
+@asynccontextmanager
+async def _streamed(http: httpx.AsyncClient, request: httpx.Request) -> AsyncIterator[httpx.Response]:
+    response = await http.send(request, stream=True)
+    try:
+        yield response
+    finally:
+        await response.aclose()
 
 
 async def _beginning(response: httpx.Response) -> bytes:
+    """What can be read of the body. The status is known, so a body that breaks off is judged as far as it came."""
     body = b""
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) >= MAX_BODY_BYTES:
-            break
+    try:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) >= MAX_BODY_BYTES:
+                break
+    except (httpx.HTTPError, TimeoutError):
+        pass
     return body[:MAX_BODY_BYTES]
+
+
+def _headers(response: httpx.Response) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in response.headers.multi_items():
+        found.setdefault(name.lower(), value)  # of a header that is there twice, the first
+    return found
+
+
+async def _left(*_of_the_trace: object) -> None:
+    _departure.get().happened = True
+
+
+async def _trace(event: str, _info: object) -> None:
+    """Httpcore's events: https://www.encode.io/httpcore/extensions/#trace."""
+    if event.endswith("send_request_headers.started"):
+        _departure.get().happened = True

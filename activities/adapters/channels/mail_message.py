@@ -7,9 +7,11 @@ from email.message import EmailMessage
 from email.policy import SMTP, Policy
 from email.utils import format_datetime, parseaddr
 
+import idna
+
 from activities.adapters.channels.channel import Message
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")  # all that str.splitlines takes for a line's end
 
 
 class _OneLine(UnstructuredHeader, BaseHeader):
@@ -43,15 +45,18 @@ def sender_address(text: str) -> Address:
     return Address(name, local, domain)
 
 
-def build(message: Message, sender: Address, recipient: str) -> bytes:
-    """The mail, with CRLF line ends and no line above 998 bytes.
+def build(message: Message, sender: Address, recipient: str) -> tuple[bytes, str]:
+    """The mail, with CRLF line ends and no line above 998 bytes; and the recipient for RCPT TO.
 
     `Message-ID` is made of the effect's id, so that receiving systems recognise a repetition. The one-click headers are
-    those of https://www.rfc-editor.org/rfc/rfc8058.
+    those of https://www.rfc-editor.org/rfc/rfc8058. A domain beyond ASCII goes as A-labels, which every relay takes; a
+    local part beyond ASCII needs SMTPUTF8 (https://www.rfc-editor.org/rfc/rfc6532).
     """
-    mail = EmailMessage(policy=POLICY)
-    mail["From"] = sender
     local, _, domain = recipient.rpartition("@")
+    if local.isascii():
+        domain = a_labels(domain)
+    mail = EmailMessage(policy=POLICY if local.isascii() else POLICY.clone(utf8=True))
+    mail["From"] = sender
     mail["To"] = Address("", local, domain)
     mail["Subject"] = CONTROL.sub(" ", message.content.subject).strip()
     mail["Date"] = format_datetime(message.created_at)
@@ -65,12 +70,22 @@ def build(message: Message, sender: Address, recipient: str) -> bytes:
         mail.add_alternative(message.content.html, subtype="html", cte="quoted-printable")
     for attachment in message.attachments:
         kind, _, subtype = attachment.media_type.partition("/")
+        if kind in {"message", "multipart"} or not subtype:
+            kind, subtype = "application", "octet-stream"  # those may not be encoded, and a file's bytes must be
         name = CONTROL.sub("_", attachment.filename)
-        mail.add_attachment(attachment.body, maintype=kind, subtype=subtype or "octet-stream", filename=name)
+        mail.add_attachment(attachment.body, maintype=kind, subtype=subtype, filename=name)
     seed = hashlib.sha256(message.effect_id.encode()).hexdigest()[:32]
     for number, part in enumerate(each for each in mail.walk() if each.is_multipart()):
         part.set_boundary(f"=_{seed}_{number}")
-    return mail.as_bytes()
+    return mail.as_bytes(), f"{local}@{domain}"
+
+
+def a_labels(domain: str) -> str:
+    """`xn--bcher-kva.example` for `bücher.example`; unchanged where that is not possible."""
+    try:
+        return idna.encode(domain, uts46=True).decode()
+    except idna.IDNAError:
+        return domain
 
 
 def message_id(message: Message, sender: Address) -> str:

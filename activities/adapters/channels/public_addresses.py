@@ -1,16 +1,22 @@
 """Connections to public addresses only: a name is looked up once, and only what was checked is connected to."""
 
 import errno
+import re
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from urllib.parse import urlsplit
 
 import aiohttp
+import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-NAT64 = ip_network("64:ff9b::/96")
+UNICAST = ip_network("2000::/3")  # all that is assigned: https://www.iana.org/assignments/ipv6-address-space
+DOCUMENTATION = ip_network("3fff::/20")
 PORTS = frozenset({443, 8443})
+
+
+HOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9-]{1,63}|[0-9a-f:.]+", re.IGNORECASE)
+CONNECTIONS = 100  # as many as the queue's activities at once
 
 
 class NotPublic(OSError):
@@ -39,35 +45,40 @@ class PublicAddresses:
         address = ip_address(text.partition("%")[0])
         if self.exempt(address):
             return True
-        if isinstance(address, IPv6Address):
-            inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-            if address in NAT64:
-                inner = IPv4Address(int(address) & 0xFFFFFFFF)
-            if inner is not None:
-                return False
+        if isinstance(address, IPv6Address) and (
+            address not in UNICAST or address in DOCUMENTATION or address.sixtofour or address.teredo
+        ):
+            return False  # the others carry IPv4 addresses, or are not routed
         return address.is_global and not address.is_multicast
 
-    def check(self, url: str) -> None:
-        """Judge what can be judged before the name is looked up.
+    def check(self, url: str) -> str:
+        """Judge what can be judged before the name is looked up; the host.
 
         Raises:
             NotPublic: a literal address that is not public, no https, a user name, or an unusual port.
         """
-        parts = urlsplit(url)
-        literal = _literal(parts.hostname or "")
+        try:
+            parts = httpx.URL(url)  # reads a host as the request will
+        except (httpx.InvalidURL, UnicodeError) as error:
+            msg = f"a webhook must be an https URL: {error}"
+            raise NotPublic(msg) from error
+        host = parts.raw_host.decode("ascii", "replace").strip("[]")
+        literal = _literal(host)
         if literal is not None:
             if not self.usable(str(literal)):
-                msg = f"{NotPublic.__name__}: webhooks reach public addresses only, not {parts.hostname}"
+                msg = f"{NotPublic.__name__}: webhooks reach public addresses only, not {host}"
                 raise NotPublic(msg)
             if self.exempt(literal):
-                return
-        if parts.scheme != "https" or parts.username or (parts.port or 443) not in PORTS:
+                return host
+        port = 443 if parts.port is None else parts.port
+        if parts.scheme != "https" or parts.userinfo or port not in PORTS or not HOST.fullmatch(host):
             msg = "a webhook must be an https URL on port 443 or 8443 without a user name"
             raise NotPublic(msg)
+        return host
 
     def connector(self) -> aiohttp.BaseConnector:
         """A connector that looks names up through these rules."""
-        return aiohttp.TCPConnector(resolver=_Resolver(self), limit=100, keepalive_timeout=30, ttl_dns_cache=10)
+        return aiohttp.TCPConnector(resolver=_Resolver(self), limit=CONNECTIONS, keepalive_timeout=30, ttl_dns_cache=10)
 
 
 class _Resolver(AbstractResolver):

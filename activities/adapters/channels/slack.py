@@ -1,11 +1,11 @@
 """Slack: https://docs.slack.dev/reference/methods/chat.postMessage."""
 
-import json
 from datetime import datetime, timedelta
 
 import structlog
 
 from activities.adapters.channels.answers import slack as answers
+from activities.adapters.channels.answers.json_body import inner, mapping, text
 from activities.adapters.channels.channel import AfterLostReply, Message, Outcome, Scope, Target, Verdict
 from activities.adapters.channels.http import Answer, client, exchange
 from contracts.payloads.notification import ChannelName
@@ -14,6 +14,7 @@ log = structlog.get_logger(__name__)
 
 PACE = timedelta(seconds=1)  # https://docs.slack.dev/apis/web-api/rate-limits: one message a second per channel
 BURST = 3
+MAX_HISTORY_PAGES = 5  # newest first; beyond a thousand later messages the question stays open
 CLOCKS_DIFFER = timedelta(seconds=5)
 MAX_SECTION_CHARACTERS = 3_000  # https://docs.slack.dev/reference/block-kit/blocks/section-block
 EVENT_TYPE = "holdfast_notification"
@@ -54,10 +55,8 @@ class Slack:
             "unfurl_media": False,
             "metadata": {"event_type": EVENT_TYPE, "event_payload": {"effect_id": message.effect_id}},
         }
-        request = self._http.build_request(
-            "POST", f"{self._api_url}/chat.postMessage", json=body, headers=self._headers
-        )
-        answer = await exchange(self._http, request, scope=f"slack:{self._workspace}")
+        url = f"{self._api_url}/chat.postMessage"
+        answer = await exchange(self._http, url, scope=f"slack:{self._workspace}", json=body, headers=self._headers)
         if isinstance(answer, Outcome):
             return answer
         return answers.judge(
@@ -72,18 +71,27 @@ class Slack:
             "include_all_metadata": "true",
             "limit": 200,
         }
-        request = self._http.build_request(
-            "GET", f"{self._api_url}/conversations.history", params=params, headers=self._headers
-        )
-        answer = await exchange(self._http, request, scope="")
-        history = _history(answer)
-        if history is None:
-            log.warning("slack.history_unreadable", effect=message.effect_id)
-            return None
-        for each in history:
-            payload = (each.get("metadata") or {}).get("event_payload") or {}
-            if payload.get("effect_id") == message.effect_id:
-                return Outcome(Verdict.SENT, "ok", vendor_id=str(each.get("ts")))
+        for _ in range(MAX_HISTORY_PAGES):
+            answer = await exchange(
+                self._http,
+                f"{self._api_url}/conversations.history",
+                scope="",
+                method="GET",
+                params=params,
+                headers=self._headers,
+            )
+            page = mapping(answer.body) if isinstance(answer, Answer) else None
+            if page is None or page.get("ok") is not True or not isinstance(page.get("messages"), list):
+                log.warning("slack.history_unreadable", effect=message.effect_id, error=text(page, "error"))
+                return None
+            for each in page["messages"]:
+                found = each if isinstance(each, dict) else {}
+                if text(inner(inner(found, "metadata"), "event_payload"), "effect_id") == message.effect_id:
+                    return Outcome(Verdict.SENT, "ok", vendor_id=text(found, "ts"))
+            cursor = text(inner(page, "response_metadata"), "next_cursor")
+            if not cursor:
+                return Outcome(Verdict.RETRY, "not_in_history")
+            params["cursor"] = cursor
         return None
 
     async def close(self) -> None:
@@ -98,13 +106,3 @@ def escape(text: str) -> str:
 
 def _section(text: str) -> dict[str, object]:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text[:MAX_SECTION_CHARACTERS]}}
-
-
-def _history(answer: Answer | Outcome) -> list[dict[str, dict[str, dict[str, str]]]] | None:
-    if isinstance(answer, Outcome):
-        return None
-    try:
-        read = json.loads(answer.body)
-        return list(read["messages"]) if read.get("ok") else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None

@@ -19,12 +19,21 @@ MAILS_PER_CONNECTION = 100  # relays commonly close after as many
 SECONDS_PER_CONNECTION = 300.0
 IDLE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
-COMMAND_SECONDS = 60.0
+COMMAND_SECONDS = 30.0
+MAX_WAIT_SECONDS = 20.0  # for one of the connections; then the mail waits elsewhere, without holding its claim
+
+
+class NoConnectionFree(Exception):
+    """All connections were busy for MAX_WAIT_SECONDS."""
 
 
 @dataclass
 class Connection:
-    """An open connection. `used` tells whether an earlier mail went over it, so that it may have died since."""
+    """An open connection.
+
+    `used` tells whether an earlier mail went over it, so that it may have died since. `dot_written` is true once all of
+    the mail has left this process, its final dot with it: only then can the relay have taken it.
+    """
 
     smtp: SMTP
     opened_at: float = field(default_factory=time.monotonic)
@@ -44,16 +53,28 @@ class Connection:
         )
 
     def watch(self) -> None:
-        """Note when a mail's final dot is written: only then can the relay have taken it."""
-        protocol = self.smtp.protocol
+        """Keep `dot_written` true to the last byte."""
+        protocol, transport = self.smtp.protocol, self.smtp.transport
         assert protocol is not None
-        write = protocol.write
+        assert isinstance(transport, asyncio.WriteTransport)
+        # With both limits at 0 the transport calls resume_writing when its buffer is empty.
+        transport.set_write_buffer_limits(high=0)
+        write, resume = protocol.write, protocol.resume_writing
+        dot_given = False
 
         def watched(data: bytes) -> None:
+            nonlocal dot_given
+            dot_given = data.endswith(b"\r\n.\r\n")
             write(data)
-            self.dot_written = self.dot_written or data.endswith(b"\r\n.\r\n")
+            if dot_given and transport.get_write_buffer_size() == 0:
+                self.dot_written = True
+
+        def drained() -> None:
+            self.dot_written = self.dot_written or dot_given
+            resume()
 
         protocol.write = watched  # type: ignore[method-assign]
+        protocol.resume_writing = drained  # type: ignore[method-assign]
 
 
 class Connections:
@@ -95,10 +116,16 @@ class Connections:
         """A connection for one mail. It is kept unless the block raises or closes it.
 
         Raises:
+            NoConnectionFree: none is free within MAX_WAIT_SECONDS.
             SMTPException: cannot connect, or the login was refused.
             OSError: cannot connect.
         """
-        async with self._free:
+        try:
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise NoConnectionFree from error
+        try:
             connection = None if fresh else await self._take()
             if connection is None:
                 connection = Connection(await self._open())
@@ -116,6 +143,8 @@ class Connections:
                     self._sweep_later()
                 else:
                     connection.smtp.close()
+        finally:
+            self._free.release()
 
     async def close(self) -> None:
         """Say goodbye on every idle connection."""
@@ -164,7 +193,9 @@ class Connections:
 
 
 async def _quit(connection: Connection) -> None:
-    with suppress(SMTPException, OSError):  # it is being thrown away
-        if connection.smtp.is_connected:
-            await connection.smtp.quit(timeout=2)
-    connection.smtp.close()
+    try:
+        with suppress(SMTPException, OSError):  # it is being thrown away
+            if connection.smtp.is_connected:
+                await connection.smtp.quit(timeout=2)
+    finally:
+        connection.smtp.close()

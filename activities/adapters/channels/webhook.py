@@ -5,13 +5,14 @@ import json
 from base64 import b64decode, b64encode
 from datetime import datetime
 from hashlib import sha256
-from urllib.parse import urlsplit
 
 from activities.adapters.channels.answers import webhook as answers
 from activities.adapters.channels.channel import AfterLostReply, Message, Outcome, Scope, Target, Verdict
 from activities.adapters.channels.http import client, exchange
 from activities.adapters.channels.public_addresses import NotPublic, PublicAddresses
 from contracts.payloads.notification import ChannelName
+
+SHORTEST_KEY_BYTES = 24  # the specification's least
 
 
 class Webhook:
@@ -29,14 +30,13 @@ class Webhook:
         self._http = client(self._addresses.connector)
 
     def scopes(self, target: Target) -> tuple[Scope, ...]:
-        """The receiver's host."""
-        return (Scope(f"webhook:{urlsplit(target.address).hostname}"),)
+        """The one endpoint: a host may serve many customers."""
+        return (Scope(_scope(target)),)
 
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:
         """Sign and post. The timestamp is that of this attempt; the id is the same at every one."""
-        host = urlsplit(target.address).hostname or "?"
         try:
-            self._addresses.check(target.address)
+            host = self._addresses.check(target.address)
             key = _key(target)
         except NotPublic as error:
             return Outcome(Verdict.FIX_OURS, "address_not_allowed", str(error))
@@ -52,13 +52,12 @@ class Webhook:
             "webhook-timestamp": stamp,
             "webhook-signature": f"v1,{b64encode(signed).decode()}",
         }
-        request = self._http.build_request("POST", target.address, content=body, headers=headers)
-        answer = await exchange(self._http, request, scope=f"webhook:{host}")
+        answer = await exchange(self._http, target.address, scope=_scope(target), content=body, headers=headers)
         if isinstance(answer, Outcome):
             if NotPublic.__name__ in answer.detail:
                 return Outcome(Verdict.FIX_OURS, "address_not_allowed", f"{host} does not resolve to a public address")
             return answer
-        outcome = answers.judge(answer.status, answer.headers, now=now, host=host)
+        outcome = answers.judge(answer.status, answer.headers, now=now, host=host, scope=_scope(target))
         if outcome.verdict is Verdict.SENT:
             return Outcome(Verdict.SENT, outcome.code, vendor_id=message.effect_id)
         return outcome
@@ -75,10 +74,16 @@ def _key(target: Target) -> bytes:
     secret = target.details.get("secret")
     if not isinstance(secret, str) or not secret.startswith("whsec_"):
         raise ValueError("the webhook has no secret that begins with whsec_: register it again with one")
-    key = b64decode(secret.removeprefix("whsec_"), validate=True)
-    if not key:
-        raise ValueError("the webhook's secret is empty: register it again with one of at least 24 bytes")
+    text = secret.removeprefix("whsec_").replace("-", "+").replace("_", "/").rstrip("=")
+    key = b64decode(text + "=" * (-len(text) % 4), validate=True)
+    if len(key) < SHORTEST_KEY_BYTES:
+        raise ValueError(f"the webhook's secret has {len(key)} bytes: register it again with one of at least 24")
     return key
+
+
+def _scope(target: Target) -> str:
+    digest = sha256(target.address.encode(errors="replace")).hexdigest()[:12]
+    return f"webhook:{target.address.partition('://')[2].partition('/')[0][:60]}:{digest}"
 
 
 def _body(message: Message) -> bytes:

@@ -3,11 +3,11 @@
 https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
 """
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from activities.adapters.channels.answers.json_body import mapping, text
 from activities.adapters.channels.answers.retry_after import retry_after
 from activities.adapters.channels.channel import Outcome, Verdict
 
@@ -43,14 +43,11 @@ def judge(
     scope = f"apns:{topic}"
     if status == 200:
         return Outcome(Verdict.SENT, "200", vendor_id=headers.get("apns-id"))
-    try:
-        answer: dict[str, Any] = json.loads(body)
-        reason = str(answer["reason"])
-    except (ValueError, KeyError, TypeError):
-        answer, reason = {}, f"http_{status}"
+    answer = mapping(body)
+    reason = text(answer, "reason") or f"http_{status}"
     asked = retry_after(headers, now)
     if status == 410 or reason in DEAD:
-        return Outcome(Verdict.DROP_TARGET, reason, dead_since=_moment(answer.get("timestamp")))
+        return Outcome(Verdict.DROP_TARGET, reason, dead_since=_moment((answer or {}).get("timestamp")))
     if reason == "BadDeviceToken":
         if same_environment:
             return Outcome(Verdict.DROP_TARGET, reason)
@@ -69,6 +66,7 @@ def judge(
 
 
 def _moment(milliseconds: Any) -> datetime | None:
-    if not isinstance(milliseconds, int):
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
         return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

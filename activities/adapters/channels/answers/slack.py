@@ -3,10 +3,10 @@
 https://docs.slack.dev/reference/methods/chat.postMessage#errors, https://docs.slack.dev/apis/web-api/rate-limits
 """
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from activities.adapters.channels.answers.json_body import inner, mapping, text
 from activities.adapters.channels.answers.retry_after import retry_after
 from activities.adapters.channels.channel import Outcome, Verdict
 
@@ -52,14 +52,15 @@ def judge(
     asked = retry_after(headers, now)
     if status == 429:
         return Outcome(Verdict.RETRY, "429 ratelimited", retry_after=asked or timedelta(seconds=1), scope=one)
-    try:
-        answer = json.loads(body)
-        ok, error = answer.get("ok"), str(answer.get("error", ""))
-    except (ValueError, AttributeError):
+    answer = mapping(body)
+    if answer is None:
         detail = f"HTTP {status}, and a body that is no JSON"
+        if status < 300:
+            return Outcome(Verdict.MAYBE_SENT, f"http_{status}", detail)
         return Outcome(Verdict.RETRY, f"http_{status}", detail, retry_after=asked, scope=whole)
-    if ok is True:
-        return Outcome(Verdict.SENT, "ok", vendor_id=str(answer.get("ts")))
+    error = text(answer, "error")
+    if answer.get("ok") is True:
+        return Outcome(Verdict.SENT, "ok", vendor_id=text(answer, "ts"))
     if error in LIMITED:
         return Outcome(Verdict.RETRY, error, retry_after=asked or timedelta(seconds=1), scope=one)
     if error == "message_limit_exceeded":
@@ -75,5 +76,5 @@ def judge(
         return Outcome(Verdict.AUTH, error, f"Slack refuses the token: {error}{needed}", scope=whole)
     if status >= 500:
         return Outcome(Verdict.RETRY, error or f"http_{status}", retry_after=asked, scope=whole)
-    said = ", ".join(str(each) for each in (answer.get("response_metadata") or {}).get("messages", []))
-    return Outcome(Verdict.FIX_OURS, error or f"http_{status}", f"Slack refuses the message: {error} {said}"[:500])
+    said = inner(answer, "response_metadata").get("messages", "")
+    return Outcome(Verdict.FIX_OURS, error or f"http_{status}", f"Slack refuses the message: {error} {said}".strip())

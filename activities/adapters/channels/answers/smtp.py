@@ -12,20 +12,46 @@ from enum import Enum
 from activities.adapters.channels.channel import Outcome, Verdict
 
 NO_CASE = re.IGNORECASE
-ENHANCED = re.compile(r"^\s*([245])\.(\d{1,3})\.(\d{1,3})\b")
+ENHANCED = re.compile(r"^\s*\(?#?([245])\.(\d{1,3})\.(\d{1,3})\b")
+ADDRESS = re.compile(r"[^\s<>\"'();,]*@[^\s<>\"'();,]+")  # its words say nothing about the reason
 FULL = re.compile(
-    r"quota|mailbox (is )?full|storage (allocation|limit)|over ?quota|insufficient (disk )?(space|storage)",
+    r"\bquota\b|mailbox (is )?full|storage (allocation|limit)|over ?quota|insufficient (disk )?(space|storage)",
     NO_CASE,
 )
 TOO_BIG = re.compile(r"message (size|is too (big|large))|size limit|too large|exceeds.*(size|limit)", NO_CASE)
-SPAM = re.compile(r"spam|block(ed|list)|blacklist|reputation|policy|spf|dkim|dmarc|reverse dns|ptr record", NO_CASE)
+# about the sender or the content, not the recipient
+POLICY = re.compile(
+    r"spam|\bblock(ed|list)|blacklist|reputation|policy|\b(spf|dkim|dmarc|ptr)\b|reverse dns|dns mx|\bsender\b", NO_CASE
+)
 UNKNOWN_MAILBOX = re.compile(
     r"user (is )?unknown|unknown (user|recipient|mailbox)|no such (user|recipient|mailbox)|(does not|doesn't) exist"
-    r"|mailbox (unavailable|not found)|recipient (address )?rejected: user|invalid (mailbox|recipient)",
+    r"|mailbox (unavailable|not found)|recipient (address )?rejected: (user|access denied)|invalid (mailbox|recipient)",
     NO_CASE,
 )
 GREYLIST_WAIT = timedelta(minutes=5)  # common greylists accept after 5 min
 MAILBOX_WAIT = timedelta(minutes=15)
+FIRST_PERMANENT = 500
+LOGIN_CODES = frozenset({530, 534, 535, 538})
+
+
+class Stage(Enum):
+    """What the reply is about.
+
+    SESSION    us: the greeting, EHLO, STARTTLS, the login
+    SENDER     MAIL FROM
+    RECIPIENT  RCPT TO
+    MESSAGE    DATA and what follows
+    """
+
+    SESSION = "session"
+    SENDER = "sender"
+    RECIPIENT = "recipient"
+    MESSAGE = "message"
+
+    @property
+    def of_recipient(self) -> bool:
+        """Whether a refusal can mean that the address is dead."""
+        return self in {Stage.RECIPIENT, Stage.MESSAGE}
 
 
 class Waits(Enum):
@@ -66,10 +92,7 @@ BY_ENHANCED = {
     "4.2.1": Row(Verdict.RETRY, Waits.MAILBOX, MAILBOX_WAIT),  # disabled for now, or receives too fast
     "5.3.4": FIX,  # message too big for the system
     "5.2.3": FIX,  # message too long for the mailbox
-    "5.7.0": AUTH,  # "Must issue a STARTTLS command first", "Authentication required"
-    "5.7.8": AUTH,  # credentials invalid
-    "5.7.9": AUTH,  # mechanism too weak
-    "5.7.3": AUTH,
+    "5.7.8": AUTH,  # credentials invalid; other 5.7.z are ours to mend unless the code is one of a login
     "4.7.0": RETRY_DOMAIN,  # greylisting, rate
     "4.7.1": RETRY_DOMAIN,
 }
@@ -89,6 +112,7 @@ BY_SUBJECT = {
     "5.6": FIX,  # content
     "5.7": FIX,  # policy, SPF (5.7.23), DMARC (5.7.26), reputation: the address is fine, somebody must look
 }
+LOOSE = frozenset({"5.4.1", "5.5.0"})  # what Exchange Online and Outlook.com say of unknown recipients, among others
 BY_CODE = {
     421: RETRY_RELAY,  # closing: on a new connection
     450: RETRY_DOMAIN,
@@ -96,42 +120,50 @@ BY_CODE = {
     452: RETRY_RELAY,
     454: RETRY_RELAY,  # temporary authentication failure, TLS not available
     455: RETRY_RELAY,
-    530: AUTH,
-    534: AUTH,
-    535: AUTH,
-    538: AUTH,
 }
 
 
-def judge(code: int, text: str, *, relay: str, domain: str) -> Outcome:
+def judge(code: int, text: str, *, stage: Stage, relay: str, domain: str) -> Outcome:
     """What a reply means.
 
     Args:
-        code: of three digits.
+        code: of three digits, 400 or more.
         text: the reply's lines, joined by newlines; an enhanced code stands at its beginning.
+        stage: what was asked.
         relay: the relay's host, for the limiter key.
         domain: the recipient's.
     """
     found = ENHANCED.match(text)
     enhanced = ".".join(found.groups()) if found else None
-    row = _row(code, enhanced, text)
+    row = _of_stage(_row(code, enhanced, ADDRESS.sub("", text), stage), stage, temporary=code < FIRST_PERMANENT)
     scopes = {Waits.RELAY: f"email:{relay}", Waits.DOMAIN: f"email:{relay}:{domain}", Waits.MAILBOX: None}
     return Outcome(
         row.verdict,
         code=f"{code} {enhanced}" if enhanced else str(code),
-        detail=" ".join(text.split())[:500],
+        detail=" ".join(text.split()),
         retry_after=row.after if row.verdict is Verdict.RETRY else None,
         scope=scopes[row.waits] if row.verdict in {Verdict.RETRY, Verdict.AUTH} else None,
         soft_bounce=row.soft_bounce,
     )
 
 
-def _row(code: int, enhanced: str | None, text: str) -> Row:
+def _of_stage(row: Row, stage: Stage, *, temporary: bool) -> Row:
+    """A refusal of us says nothing about the recipient, and holds for everything that goes through the relay."""
+    if stage.of_recipient:
+        return row
+    if temporary:
+        return Row(Verdict.RETRY, Waits.RELAY, row.after if row.waits is Waits.DOMAIN else None)
+    return AUTH if stage is Stage.SESSION or row.verdict is Verdict.AUTH else FIX
+
+
+def _row(code: int, enhanced: str | None, text: str, stage: Stage) -> Row:
+    if code in LOGIN_CODES:
+        return AUTH
     if code == 454:
         return RETRY_RELAY
+    if enhanced in LOOSE and UNKNOWN_MAILBOX.search(text) and not POLICY.search(text):
+        return DROP
     if enhanced:
-        if enhanced == "5.7.0" and code not in {530, 534, 535, 538}:
-            return FIX  # "message blocked by policy"
         row = BY_ENHANCED.get(enhanced) or BY_SUBJECT.get(enhanced.rpartition(".")[0])
         if row is not None:
             return row
@@ -139,15 +171,15 @@ def _row(code: int, enhanced: str | None, text: str) -> Row:
         return SOFT if code in {450, 452} and FULL.search(text) else BY_CODE[code]
     if 400 <= code < 500:
         return RETRY_RELAY
-    return _permanent(code, text)
+    return _permanent(code, text, stage)
 
 
-def _permanent(code: int, text: str) -> Row:
+def _permanent(code: int, text: str, stage: Stage) -> Row:
     """A 5yz without an enhanced code: servers use them loosely, so the text decides."""
-    if code == 552:
-        return FIX if TOO_BIG.search(text) and not FULL.search(text) else SOFT
     if FULL.search(text):
         return SOFT
-    if code in {550, 551, 553} and UNKNOWN_MAILBOX.search(text) and not SPAM.search(text):
+    if code == 552:
+        return FIX if TOO_BIG.search(text) or stage is Stage.MESSAGE else SOFT
+    if code in {550, 551, 553} and UNKNOWN_MAILBOX.search(text) and not POLICY.search(text):
         return DROP
     return FIX
