@@ -18,11 +18,12 @@ from httpx_aiohttp import AiohttpTransport
 from activities.adapters.channels.channel import CancelledBeforeSending, Outcome, Verdict
 
 CONNECT_SECONDS = 5.0
+POOL_SECONDS = 10.0  # for a connection to become free; well before the end, or it would begin what it cannot finish
 OVERALL_SECONDS = 20.0
 CONNECTIONS = 100  # per process and channel; as many as the queue's activities at once
 MAX_BODY_BYTES = 1024 * 1024  # more of an answer is never read; Slack echoes the message
 CLIENT_OPTIONS: dict[str, Any] = {
-    "timeout": httpx.Timeout(OVERALL_SECONDS, connect=CONNECT_SECONDS),
+    "timeout": httpx.Timeout(OVERALL_SECONDS, connect=CONNECT_SECONDS, pool=POOL_SECONDS),
     "follow_redirects": False,
     "trust_env": False,
     "headers": {"accept-encoding": "identity"},  # a small answer must not unpack into a large one
