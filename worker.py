@@ -135,18 +135,21 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
         clock = SystemClock()
         jobs = Jobs(database, clock)
         blobs = Blobs.open(settings.resolved_blobs_url())
+        people = People(database, clock)
         suppressions = Suppressions(database, clock, max_drops_an_hour=settings.max_drops_per_hour)
         collaborators = Collaborators(
             jobs=jobs,
             notification=NotificationActivities(
                 notifications=Notifications(database, clock),
-                people=People(database, clock),
+                jobs=jobs,
+                people=people,
                 suppressions=suppressions,
                 delivery=Delivery(
                     channels=reachable,
                     effects=Effects(database, clock),
                     budgets=Budgets(database, clock),
                     suppressions=suppressions,
+                    people=people,
                     clock=clock,
                 ),
                 templates=templates,

@@ -1,7 +1,7 @@
 """Heartbeats beside work that cannot send them itself."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -18,24 +18,37 @@ def heartbeat(place: JsonValue = None) -> None:
     activity.heartbeat(Heartbeat(attempt=activity.info().attempt, place=place))
 
 
+def resumed(resume: JsonValue) -> JsonValue:
+    """Where to go on: the place of the last heartbeat of an attempt before, or the order's `resume`."""
+    for beat in activity.info().heartbeat_details:
+        place = Heartbeat.model_validate(beat).place
+        if place is not None:
+            return place
+    return resume
+
+
 @asynccontextmanager
-async def heartbeating() -> AsyncIterator[None]:
+async def heartbeating(place: Callable[[], JsonValue] = lambda: None) -> AsyncIterator[None]:
     """Heartbeat every two seconds until the block ends; at once only if there were errors to remember.
 
-    Most steps end sooner, and a heartbeat costs the server as much as a tenth of a short step.
+    Most steps end sooner, and a heartbeat costs the server as much as a tenth of a short step. An error leaves the
+    block with a last one, so that the next attempt can take up at `place`.
     """
     if activity.info().attempt > 1:
-        heartbeat()
-    beats = asyncio.create_task(_beat())
+        heartbeat(place())
+    beats = asyncio.create_task(_beat(place))
     try:
         yield
+    except Exception:
+        heartbeat(place())
+        raise
     finally:
         beats.cancel()
         with suppress(asyncio.CancelledError):
             await beats
 
 
-async def _beat() -> None:
+async def _beat(place: Callable[[], JsonValue]) -> None:
     while True:
         await asyncio.sleep(EVERY.total_seconds())
-        heartbeat()
+        heartbeat(place())

@@ -1,21 +1,23 @@
 """The notification job's steps.
 
-Deciding only reads, but for the note that a message waits. Sending is one effect per target, claimed in the ledger.
+Deciding only reads, but for the note that a message waits. Sending is one effect per target, claimed in the ledger. A
+store that does not answer is a wait, not an error.
 """
 
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from pydantic import JsonValue
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities.adapters.channels.channel import Attachment, Content, Message
-from activities.delivery import Delivery, Effect, Place
-from activities.heartbeat import heartbeating
+from activities.delivery import Delivery, Effect, Place, wait
+from activities.heartbeat import heartbeating, resumed
 from activities.quiet_hours import QuietHours, ends_at
-from activities.templates import Templates
+from activities.templates import TemplateBroken, TemplateDataError, Templates, UnknownTemplate
 from activities.unsubscribe import Unsubscribing
 from contracts.errors import FailureKind, failure
 from contracts.payloads.job import JobRef, WaitUntil
@@ -33,14 +35,20 @@ from contracts.payloads.notification import (
 )
 from runtime.clock import Clock
 from store.blobs import Blobs
+from store.database import DatabaseUnavailable
+from store.jobs import Job, Jobs
 from store.notifications import Notification, Notifications
 from store.people import People, Person, StoredTarget, allowed
-from store.suppressions import Suppressions
+from store.suppressions import Reason, Suppression, Suppressions
 
 log = structlog.get_logger(__name__)
 
 DIGEST = "digest"  # the template of a message that carries others
-DIGEST_ITEMS = 50  # shown; the rest is counted
+DIGEST_ITEMS = 50  # what waits beyond them becomes the next digest
+STORE_AWAY = timedelta(seconds=5)  # until it is asked again
+LONGEST_POLL = timedelta(minutes=1)  # how late a carried message learns that its carrier ended
+BEFORE_EXPIRY = timedelta(seconds=2)  # the last look
+NOT_CONFIGURED = "channel_not_configured"
 EFFECTS = uuid.UUID("5b0d2a3e-6f1c-5c53-9a0e-3f6d0f1f7c11")  # namespace of effect ids
 
 
@@ -51,6 +59,7 @@ class NotificationActivities:
         self,
         *,
         notifications: Notifications,
+        jobs: Jobs,
         people: People,
         suppressions: Suppressions,
         delivery: Delivery,
@@ -60,6 +69,7 @@ class NotificationActivities:
         clock: Clock,
     ) -> None:
         self._notifications = notifications
+        self._jobs = jobs
         self._people = people
         self._suppressions = suppressions
         self._delivery = delivery
@@ -70,7 +80,17 @@ class NotificationActivities:
 
     @activity.defn(name="notification.decide")
     async def decide(self, order: Decide) -> Decided | WaitUntil:
-        """Who is to be reached how, or until when the recipient wants quiet."""
+        """Who is to be reached how, or until when the recipient wants quiet.
+
+        Raises:
+            ApplicationError: REJECTED, where this worker lacks the settings of every channel that could be used.
+        """
+        try:
+            return await self._decide(order)
+        except DatabaseUnavailable as error:
+            return self._store_away(error)
+
+    async def _decide(self, order: Decide) -> Decided | WaitUntil:
         mine = await self._get(order.job)
         now = self._clock.now()
         if now >= mine.expires_at:
@@ -82,22 +102,50 @@ class NotificationActivities:
                 await self._notifications.defer(mine.notification_id, until)
                 return WaitUntil(until=until, waiting_for="the end of the recipient's quiet hours")
         plans, left_out = await self._plan(mine, now)
+        if not plans and any(each.code == NOT_CONFIGURED for each in left_out):
+            raise _not_configured([each.channel for each in left_out if each.code == NOT_CONFIGURED])
         return Decided(routes=plans, every=mine.every, was_deferred=mine.deferred_until is not None, left_out=left_out)
 
     @activity.defn(name="notification.claim_deferred")
-    async def claim_deferred(self, order: ClaimDeferred) -> DeferredClaimed:
-        """Carry what waited for the same person and would go the same way. Repeating it gives the same answer."""
+    async def claim_deferred(self, order: ClaimDeferred) -> DeferredClaimed | WaitUntil:
+        """Carry what waited for the same person and would go the same way, or wait for what carries this one.
+
+        Repeating it gives the same answer.
+        """
+        try:
+            return await self._claim_deferred(order)
+        except DatabaseUnavailable as error:
+            return self._store_away(error, order.resume)
+
+    async def _claim_deferred(self, order: ClaimDeferred) -> DeferredClaimed | WaitUntil:
         mine = await self._get(order.job)
         now = self._clock.now()
         others = []
-        for other in await self._notifications.waiting(mine, until=mine.deferred_until or now):
-            plans, _ = await self._plan(other, now)
-            if plans == order.routes:
-                others.append(other.notification_id)
+        person = await self._people.get(mine.tenant, mine.person) if mine.person else None
+        locale = person.locale if person else None
+        if not mine.mandatory and not mine.attachments and self._renders(mine, locale):
+            found = await self._notifications.waiting(
+                mine, until=max(now, mine.deferred_until or now), limit=DIGEST_ITEMS - 1
+            )
+            for other in found:
+                plans, _ = await self._plan(other, now)
+                if plans == order.routes and self._renders(other, locale):
+                    others.append(other.notification_id)
         into, carried = await self._notifications.merge(mine, others)
         if into is None:
             log.info("notifications.merged", carried=len(carried))
-        return DeferredClaimed(merged_into=into, merged=carried)
+            return DeferredClaimed(merged=carried)
+        carrier = await self._jobs.get(mine.tenant, into)
+        if carrier is None or carrier.state.closed:
+            if _reached(carrier):
+                return DeferredClaimed(merged_into=into)
+            await self._notifications.go_alone(mine, into)
+            return DeferredClaimed(again=True)
+        polls = order.resume if isinstance(order.resume, int) else 0
+        last = mine.expires_at - BEFORE_EXPIRY
+        until = now + min(LONGEST_POLL, timedelta(seconds=2 ** min(polls, 10)))
+        until = last if now < last < until else until
+        return WaitUntil(until=until, waiting_for="the digest that carries it", place=polls + 1)
 
     @activity.defn(name="notification.send")
     async def send(self, order: Send) -> TargetResult | WaitUntil:
@@ -106,29 +154,73 @@ class NotificationActivities:
         Raises:
             ApplicationError: AUTH or REJECTED by the vendor, where there is no other channel.
         """
+        place = Place.model_validate(resumed(order.resume) or {})
+        async with heartbeating(lambda: place.model_dump(mode="json", exclude_defaults=True)):
+            try:
+                return await self._send(order, place)
+            except DatabaseUnavailable as error:
+                place.waits += 1
+                log.warning("store.away", reason=str(error))
+                return wait(self._clock.now() + STORE_AWAY, "the store, which does not answer", place)
+
+    async def _send(self, order: Send, place: Place) -> TargetResult | WaitUntil:
         mine = await self._get(order.job)
-        place = Place.model_validate(order.resume or {})
+        run_id = str(order.job.job_id)  # and not the run's: it survives a reset of the workflow
+        step = activity.info().activity_type
         target = await self._people.target(mine.tenant, order.target)
+        hindrance = await self._hindrance(mine, target, order, place)
+        if hindrance is not None or target is None or target.channel not in self._delivery.configured:
+            # What was sent before stays sent, whatever has changed since.
+            known = await self._delivery.known(run_id, step, order.target, order.channel)
+            if known is not None:
+                return known
+            if hindrance is not None:
+                return hindrance
+            raise _not_configured([order.channel])
+        carried = await self._notifications.message(mine)
+        effect = Effect(
+            run_id=run_id,
+            step=step,
+            target_id=order.target,
+            target=target,
+            message=await self._message(mine, target, carried),
+            resend=any(each.resend for each in carried),
+            has_fallback=order.has_fallback,
+        )
+        return await self._delivery.deliver(effect, place)
+
+    async def _hindrance(
+        self, mine: Notification, target: StoredTarget | None, order: Send, place: Place
+    ) -> TargetResult | None:
+        """Why it must not be sent any more, or None."""
         if target is None:
             return _left_out(order.target, order.channel, TargetOutcome.DROPPED, "target_removed")
+        if mine.person is not None and target.person != mine.person:
+            return _left_out(order.target, order.channel, TargetOutcome.DROPPED, "target_of_another_person")
         if self._clock.now() >= mine.expires_at:
-            return TargetResult(
-                target=order.target, channel=order.channel, outcome=TargetOutcome.EXPIRED, attempts=place.attempts
-            )
+            expired = _left_out(order.target, order.channel, TargetOutcome.EXPIRED, "expired")
+            return expired.model_copy(update={"attempts": place.attempts})
         if target.channel not in self._delivery.configured:
-            msg = f"the channel {target.channel.value} is not configured on this worker: see its HOLDFAST_ settings"
-            raise failure(FailureKind.REJECTED, "channel_not_configured", msg)
-        async with heartbeating():
-            effect = Effect(
-                run_id=str(order.job.job_id),  # and not the run's: it survives a reset of the workflow
-                step=activity.info().activity_type,
-                target_id=order.target,
-                target=target,
-                message=await self._message(mine, target, carries=order.carries),
-                resend=mine.resend,
-                has_fallback=order.has_fallback,
-            )
-            return await self._delivery.deliver(effect, place)
+            failed = _left_out(order.target, order.channel, TargetOutcome.FAILED, NOT_CONFIGURED)
+            return failed if order.has_fallback else None
+        if place.waits:  # and what the person wishes, or a vendor said, may have changed meanwhile
+            _, left_out = await self._plan(mine, self._clock.now())
+            return next((each for each in left_out if each.target == order.target), None)
+        return None
+
+    def _store_away(self, error: DatabaseUnavailable, place: JsonValue = None) -> WaitUntil:
+        log.warning("store.away", reason=str(error))
+        return WaitUntil(
+            until=self._clock.now() + STORE_AWAY, waiting_for="the store, which does not answer", place=place
+        )
+
+    def _renders(self, notification: Notification, locale: str | None) -> bool:
+        """Whether it can be part of a digest; one that cannot must fail alone."""
+        try:
+            render(self._templates, notification, locale, None)
+        except (UnknownTemplate, TemplateDataError, TemplateBroken):
+            return False
+        return True
 
     async def _get(self, job: JobRef) -> Notification:
         found = await self._notifications.get(job.tenant, job.job_id)
@@ -146,9 +238,9 @@ class NotificationActivities:
         left_out: list[TargetResult] = []
         for target in reachable:
             mine_of = [each for each in suppressed if (each.channel, each.address) == (target.channel, target.address)]
-            applying = next((each for each in mine_of if each.applies(target, mine.category, now)), None)
+            applying = next((each for each in mine_of if _applies(each, mine, target, now)), None)
             if target.channel not in self._delivery.configured:
-                code, outcome = "channel_not_configured", TargetOutcome.SUPPRESSED
+                code, outcome = NOT_CONFIGURED, TargetOutcome.SUPPRESSED
             elif not allowed(wishes, mine.category, target.channel.value):
                 code, outcome = "preference", TargetOutcome.MUTED
             elif applying is not None:
@@ -157,17 +249,12 @@ class NotificationActivities:
                 usable.append(target)
                 continue
             left_out.append(_left_out(target.target_id, target.channel, outcome, code))
-        plans = [
-            RoutePlan(
-                route=route,
-                targets=tuple(
-                    PlannedTarget(target=each.target_id, channel=each.channel)
-                    for each in usable
-                    if each.channel in route.channels
-                ),
-            )
-            for route in mine.routes
-        ]
+        plans = []
+        for route in mine.routes:
+            planned = [each for each in usable if each.channel in route.channels]
+            usable = [each for each in usable if each not in planned]  # a device of two routes belongs to the first
+            targets = tuple(PlannedTarget(target=each.target_id, channel=each.channel) for each in planned)
+            plans.append(RoutePlan(route=route, targets=targets))
         return tuple(plan for plan in plans if plan.targets), tuple(left_out)
 
     async def _targets(self, mine: Notification) -> list[StoredTarget]:
@@ -178,18 +265,16 @@ class NotificationActivities:
         wanted = frozenset[ChannelName]().union(*(route.channels for route in mine.routes))
         return [each for each in await self._people.targets(mine.tenant, mine.person) if each.channel in wanted]
 
-    async def _message(self, mine: Notification, target: StoredTarget, *, carries: bool) -> Message:
+    async def _message(self, mine: Notification, target: StoredTarget, carried: list[Notification]) -> Message:
         unsubscribe = None
         if target.channel is ChannelName.EMAIL and not mine.mandatory:
-            unsubscribe = self._unsubscribing.url(mine.tenant, target.target_id, mine.category)
+            categories = sorted({each.category for each in carried})
+            unsubscribe = self._unsubscribing.url(mine.tenant, target.target_id, ",".join(categories))
         person = await self._people.get(mine.tenant, mine.person) if mine.person else None
-        locale = person.locale if person else None
-        carried = await self._notifications.message(mine) if carries else [mine]
-        content = self._content(carried, locale, unsubscribe)
+        content = self._content(carried, person.locale if person else None, unsubscribe)
         attached = [
             Attachment(each.filename, each.media_type, await self._blobs.get(each.blob_key))
-            for one in carried
-            for each in one.attachments
+            for each in mine.attachments
             if target.channel is ChannelName.EMAIL
         ]
         return Message(
@@ -208,7 +293,7 @@ class NotificationActivities:
     def _content(self, carried: list[Notification], locale: str | None, unsubscribe: str | None) -> Content:
         if len(carried) == 1:
             return render(self._templates, carried[0], locale, unsubscribe)
-        items = [render(self._templates, each, locale, None) for each in carried[:DIGEST_ITEMS]]
+        items = [render(self._templates, each, locale, None) for each in carried]
         shown: list[JsonValue] = [{"subject": each.subject, "text": each.text, "url": each.url or ""} for each in items]
         return self._templates.render(
             DIGEST, locale, {"items": shown, "count": len(carried)}, unsubscribe_url=unsubscribe
@@ -236,3 +321,21 @@ def _quiet_until(person: Person, now: datetime) -> datetime | None:
 
 def _left_out(target: str, channel: ChannelName, outcome: TargetOutcome, code: str) -> TargetResult:
     return TargetResult(target=target, channel=channel, outcome=outcome, code=code)
+
+
+def _applies(suppression: Suppression, mine: Notification, target: StoredTarget, now: datetime) -> bool:
+    """Nobody can unsubscribe from what is mandatory; an address that is dead is dead for it too."""
+    if mine.mandatory and suppression.reason is Reason.UNSUBSCRIBED:
+        return False
+    return suppression.applies(target, mine.category, now)
+
+
+def _reached(carrier: Job | None) -> bool:
+    result = carrier.result if carrier is not None else None
+    return isinstance(result, dict) and result.get("outcome") in {"sent", "partly_sent"}
+
+
+def _not_configured(channels: list[ChannelName]) -> ApplicationError:
+    names = ", ".join(sorted({each.value for each in channels}))
+    msg = f"this worker has no settings for {names}: give it those of the API, and resolve with retry"
+    return failure(FailureKind.REJECTED, NOT_CONFIGURED, msg)

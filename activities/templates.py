@@ -7,7 +7,8 @@
                               slack.json        Slack blocks
                               push.json         {"title", "body", "url"}
 
-In JSON forms every value is escaped for a JSON string. Data that is missing is told to the sender, all at once.
+In JSON forms every value is escaped for a JSON string. Data that is missing is told to the sender, all at once; None
+where a template needs a value is missing data, and a dict or list is never printed.
 """
 
 import difflib
@@ -17,22 +18,24 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from jinja2 import FileSystemLoader, StrictUndefined, TemplateError, UndefinedError, meta, pass_context
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import urlize
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from activities.adapters.channels.channel import Content
+from activities.slack_blocks import too_long, with_plain_urls
+from activities.web_url import InvalidUrl, web_url
 from contracts.payloads.notification import Route
 
 LAYOUT = "_layout"
 FORMS = ("subject.txt", "body.txt", "body.html", "slack.json", "push.json")
 REQUIRED = ("subject.txt", "body.txt")
 MAX_FORM_CHARACTERS = 256 * 1024
+MAX_SUBJECT_CHARACTERS = 255  # nobody reads more, and a mail's header line ends at 998: RFC 5322, 2.1.1
 ALWAYS_GIVEN = frozenset({"unsubscribe_url", "locale"})
 
 
@@ -82,19 +85,25 @@ class _Bounded(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             auto_reload=False,
             cache_size=-1,
-            finalize=_escaped_in_json,
+            finalize=_printed,
         )
         self.filters["money"] = money
         self.filters["link"] = link
         self.filters["paragraphs"] = paragraphs
+        self.filters["lines"] = lines
 
 
 @pass_context
-def _escaped_in_json(context: Context, value: object) -> object:
+def _printed(context: Context, value: object) -> object:
+    """What stands in the form for `value`."""
+    if value is None or isinstance(value, dict | list | tuple | set):
+        kind = "None: give the value" if value is None else f"a {type(value).__name__}: give a text or a number"
+        msg = f"a value that is printed is {kind}"
+        raise TemplateDataError(msg)
     if context.name is None or not context.name.endswith(".json"):
         return value
     text = str(value)
-    if context.name.endswith("slack.json") and not isinstance(value, Link):
+    if context.name.endswith("slack.json"):
         # or data could address everybody: https://docs.slack.dev/messaging/formatting-message-text#escaping
         text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return json.dumps(text, ensure_ascii=False)[1:-1]
@@ -105,23 +114,19 @@ def money(minor_units: object, currency: object) -> str:
     if not isinstance(minor_units, int) or isinstance(minor_units, bool):
         msg = f"`money` needs a whole number of cents, not {minor_units!r}"
         raise TemplateDataError(msg)
+    if not isinstance(currency, str):
+        msg = f"`money` needs a currency such as EUR, not {currency!r}"
+        raise TemplateDataError(msg)
     sign = "-" if minor_units < 0 else ""
     return f"{sign}{abs(minor_units) // 100:,}.{abs(minor_units) % 100:02} {currency}"
 
 
-class Link(str):
-    """A checked URL."""
-
-    __slots__ = ()
-
-
-def link(url: object) -> Link:
-    """An http or https URL; nothing else may stand behind a button."""
-    parts = urlsplit(str(url))
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
-        msg = f"a link must be an http or https URL, not {url!r}"
-        raise TemplateDataError(msg)
-    return Link(url)
+def link(url: object) -> str:
+    """A checked http or https URL; nothing else may stand behind a button."""
+    try:
+        return web_url(str(url))
+    except InvalidUrl as error:
+        raise TemplateDataError(str(error)) from error
 
 
 def paragraphs(text: str) -> Markup:
@@ -129,6 +134,11 @@ def paragraphs(text: str) -> Markup:
     blocks = [block for block in text.replace("\r\n", "\n").split("\n\n") if block.strip()]
     linked = (urlize(block, rel="noopener").replace("\n", "<br>\n") for block in blocks)
     return Markup("\n".join(f'<p style="margin:0 0 16px">{block}</p>' for block in linked))  # noqa: S704 - urlize escapes
+
+
+def lines(text: str) -> Markup:
+    """Plain text as HTML that keeps its line breaks."""
+    return Markup("<br>\n").join(text.splitlines())
 
 
 class Templates:
@@ -166,29 +176,38 @@ class Templates:
 
         Raises:
             UnknownTemplate: there is none of this name.
-            TemplateDataError: data is missing or of the wrong kind; the text names it.
-            TemplateBroken: a form cannot be compiled, or is no JSON once rendered.
+            TemplateDataError: data is missing, of the wrong kind or too long; the text names it.
+            TemplateBroken: a form cannot be compiled.
         """
         template = self.get(name)
         chosen = _nearest(locale, template)
         forms = self._forms(name, chosen)
         self._check_given(template, chosen, forms, data)
-        values = {**dict.fromkeys(template.optional), **data, "unsubscribe_url": unsubscribe_url, "locale": chosen}
+        given = {"unsubscribe_url": unsubscribe_url or "", "locale": chosen}
+        values = {**dict.fromkeys(template.optional), **data, **given}
         made = {form: self._render(f"{name}/{chosen}/{form}", values, template) for form in forms}
-        push = _parsed(made, "push.json", name) or {}
-        blocks = _parsed(made, "slack.json", name)
-        if blocks is not None and not isinstance(blocks, list):
-            msg = f"{name}/{chosen}/slack.json must be a list of blocks"
-            raise TemplateBroken(msg)
+        place = f"{name}/{chosen}"
+        push = _push(made.get("push.json"), place)
         return Content(
-            subject=" ".join(made["subject.txt"].split()),
+            subject=_subject(made["subject.txt"]),
             text=made["body.txt"].strip() + "\n",
             html=made.get("body.html"),
-            slack_blocks=tuple(blocks) if blocks is not None else None,
+            slack_blocks=_slack(made.get("slack.json"), place),
             push_title=push.get("title"),
             push_body=push.get("body"),
-            url=push.get("url"),
+            url=push.get("url") or None,
         )
+
+    def check_data(self, name: str, data: Mapping[str, JsonValue]) -> None:
+        """Render every locale: whose message it is, and so in which, may be known only when it is sent.
+
+        Raises:
+            UnknownTemplate: there is none of this name.
+            TemplateDataError: data is missing, of the wrong kind or too long, in any locale.
+            TemplateBroken: a form cannot be compiled.
+        """
+        for locale in self.get(name).locales:
+            self.render(name, locale, data)
 
     def from_text(
         self,
@@ -202,9 +221,16 @@ class Templates:
         url: str | None = None,
         unsubscribe_url: str | None = None,
     ) -> Content:
-        """A message without a template; its HTML is the text in the layout, unless it brings its own."""
-        subject = " ".join(subject.split())
-        values = {"subject": subject, "text": text, "url": url, "unsubscribe_url": unsubscribe_url, "locale": "en"}
+        """A message without a template; its HTML is the text in the layout, unless it brings its own.
+
+        Raises:
+            TemplateDataError: `url` is no web link, or Slack would refuse `slack_blocks`.
+        """
+        subject = _subject(subject)
+        if slack_blocks is not None:
+            _check_blocks(slack_blocks, "`slack_blocks`")
+        given = {"unsubscribe_url": unsubscribe_url or "", "locale": "en"}
+        values = {"subject": subject, "text": text, "url": url, **given}
         return Content(
             subject=subject,
             text=f"{text.rstrip()}\n" + (f"\n{url}\n" if url else ""),
@@ -212,7 +238,7 @@ class Templates:
             slack_blocks=tuple(slack_blocks) if slack_blocks is not None else None,
             push_title=push_title,
             push_body=push_body,
-            url=url,
+            url=link(url) if url else None,
         )
 
     def check(self) -> None:
@@ -235,7 +261,7 @@ class Templates:
         locales = tuple(sorted(each.name for each in folder.iterdir() if each.is_dir()))
         try:
             row = Template(name=name, locales=locales, **tomllib.loads((folder / "template.toml").read_text()))
-        except (ValidationError, tomllib.TOMLDecodeError, TypeError) as error:
+        except (ValueError, TypeError, OSError) as error:
             msg = f"{name}/template.toml: {error}"
             raise TemplateBroken(msg) from error
         if row.default_locale not in locales:
@@ -252,10 +278,10 @@ class Templates:
         return tuple(form for form in FORMS if form in there)
 
     def _variables(self, path: str) -> frozenset[str]:
-        source = (self._folder / path).read_text()
         try:
+            source = (self._folder / path).read_text()
             return frozenset(meta.find_undeclared_variables(self._environment.parse(source, filename=path)))
-        except TemplateError as error:
+        except (TemplateError, OSError, UnicodeDecodeError) as error:
             msg = f"{path}: {error}"
             raise TemplateBroken(msg) from error
 
@@ -264,13 +290,12 @@ class Templates:
     ) -> None:
         lacking: dict[str, list[str]] = {}
         for form in forms:
-            for variable in (
-                self._needs(f"{template.name}/{locale}/{form}") - data.keys() - ALWAYS_GIVEN - template.optional
-            ):
+            needed = self._needs(f"{template.name}/{locale}/{form}") - ALWAYS_GIVEN - template.optional
+            for variable in needed - {name for name, value in data.items() if value is not None}:
                 lacking.setdefault(variable, []).append(form)
         if lacking:
             told = "; ".join(f"`{variable}` (in {', '.join(where)})" for variable, where in sorted(lacking.items()))
-            given = ", ".join(sorted(data)) or "nothing"
+            given = ", ".join(f"{name} (null)" if data[name] is None else name for name in sorted(data)) or "nothing"
             msg = f"the template {template.name!r} needs data that is missing: {told}. Given: {given}"
             raise TemplateDataError(msg)
 
@@ -286,7 +311,7 @@ class Templates:
         except TemplateError as error:
             msg = f"{path}: {error}"
             raise TemplateBroken(msg) from error
-        except (TypeError, ValueError, ArithmeticError, OverflowError) as error:
+        except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RecursionError) as error:
             msg = f"the data does not fit {path}: {error}"
             raise TemplateDataError(msg) from error
         if len(made) > MAX_FORM_CHARACTERS:
@@ -303,11 +328,45 @@ def _nearest(locale: str | None, template: Template) -> str:
     return template.default_locale
 
 
-def _parsed(made: Mapping[str, str], form: str, name: str) -> Any:
-    if form not in made:
+def _subject(text: str) -> str:
+    """One line, cut where it is too long."""
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_SUBJECT_CHARACTERS else f"{line[: MAX_SUBJECT_CHARACTERS - 1]}…"
+
+
+def _push(form: str | None, place: str) -> dict[str, str]:
+    if form is None:
+        return {}
+    push = _parsed(form, f"{place}/push.json")
+    if not isinstance(push, dict) or not all(isinstance(value, str) for value in push.values()):
+        msg = f"{place}/push.json must be an object of texts (`title`, `body`, `url`) once rendered"
+        raise TemplateDataError(msg)
+    if push.get("url"):
+        link(push["url"])
+    return push
+
+
+def _slack(form: str | None, place: str) -> tuple[dict[str, JsonValue], ...] | None:
+    if form is None:
         return None
+    blocks = _parsed(form, f"{place}/slack.json")
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        msg = f"{place}/slack.json must be a list of blocks once rendered"
+        raise TemplateDataError(msg)
+    _check_blocks(blocks, f"{place}/slack.json")
+    return tuple(with_plain_urls(blocks))
+
+
+def _check_blocks(blocks: list[Any], place: str) -> None:
+    refused = too_long(blocks)
+    if refused:
+        msg = f"{place}: {refused}. Shorten the data"
+        raise TemplateDataError(msg)
+
+
+def _parsed(form: str, place: str) -> Any:
     try:
-        return json.loads(made[form])
-    except ValueError as error:
-        msg = f"{name}: {form} is no JSON once rendered: {error}"
-        raise TemplateBroken(msg) from error
+        return json.loads(form)
+    except (ValueError, RecursionError) as error:
+        msg = f"{place} is no JSON once rendered with this data: {error}"
+        raise TemplateDataError(msg) from error

@@ -16,11 +16,11 @@ class InvalidLink(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Unsubscription:
-    """What the link asks: no more mails of `category` to `target_id`."""
+    """What the link asks: no more mails of `categories` to `target_id`. A digest has those of all it carries."""
 
     tenant: str
     target_id: str
-    category: str
+    categories: tuple[str, ...]
 
 
 class Unsubscribing:
@@ -36,7 +36,7 @@ class Unsubscribing:
         self._public_url = public_url
 
     def url(self, tenant: str, target_id: str, category: str) -> str:
-        """The link for one address and category."""
+        """The link for one address and category, or several joined by commas."""
         return f"{self._public_url}/v1/unsubscribe/{self._signed.dumps([tenant, target_id, category])}"
 
     def read(self, token: str) -> Unsubscription:
@@ -46,6 +46,7 @@ class Unsubscribing:
             InvalidLink: the signature does not match.
         """
         try:
-            return Unsubscription(*self._signed.loads(token))
-        except (BadSignature, TypeError) as error:
+            tenant, target_id, category = self._signed.loads(token)
+        except (BadSignature, TypeError, ValueError) as error:
             raise InvalidLink(InvalidLink.__doc__) from error
+        return Unsubscription(tenant, target_id, tuple(category.split(",")))

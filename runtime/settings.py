@@ -5,10 +5,12 @@ Temporal's own are TEMPORAL_*: https://docs.temporal.io/develop/environment-conf
 
 import os
 import secrets
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.payloads.notification import ChannelName
@@ -19,7 +21,12 @@ BUILT_IN_TEMPLATES = Path(__file__).parent.parent / "templates"
 class Settings(BaseSettings):
     """Without any setting everything lives in `.holdfast/` and listens on loopback only."""
 
-    model_config = SettingsConfigDict(env_prefix="HOLDFAST_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="HOLDFAST_",
+        env_file=".env",
+        env_ignore_empty=True,  # docker-compose.yml passes on what `.env` leaves out as an empty text
+        extra="ignore",
+    )
 
     data_dir: Path = Field(default=Path(".holdfast"), description="SQLite files, local blobs, logs.")
     database_url: str = Field(
@@ -90,6 +97,18 @@ class Settings(BaseSettings):
         default=None, description="OTLP over HTTP for traces, such as http://127.0.0.1:4318/v1/traces."
     )
 
+    @field_validator("smtp_insecure")
+    @classmethod
+    def _no_password_in_clear(cls, insecure: bool, info: ValidationInfo) -> bool:
+        url = info.data.get("smtp_url")
+        parts = urlsplit(url.get_secret_value()) if isinstance(url, SecretStr) else None
+        if insecure and parts and parts.scheme == "smtp" and parts.password and not _is_loopback(parts.hostname or ""):
+            raise ValueError(
+                "HOLDFAST_SMTP_INSECURE would send the password of HOLDFAST_SMTP_URL over the network in clear: "
+                "set it to false, or use smtps://"
+            )
+        return insecure
+
     def resolved_database_url(self) -> str:
         """`database_url`, or the default."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute()}/store.db"
@@ -142,3 +161,10 @@ class Settings(BaseSettings):
     def resolved_temporal_ui_url(self) -> str:
         """`temporal_ui_url`, or the embedded one."""
         return (self.temporal_ui_url or f"http://127.0.0.1:{self.temporal_ui_port}").rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -2,7 +2,7 @@
 
 import asyncio
 from email import message_from_bytes, policy
-from typing import Any, AnyStr
+from typing import Any, AnyStr, cast
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
@@ -24,18 +24,18 @@ class Relay(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet, unless a fault says otherwise."""
-        assert isinstance(transport, asyncio.Transport)
         fault = self._faults.take("email", stage="connect")
+        raw = cast("asyncio.Transport", transport)  # uvloop's are not derived from it
         if fault is None:
             super().connection_made(transport)
         elif fault.kind == "answer":
-            transport.write(_reply(fault).encode() + b"\r\n")
-            transport.close()
+            raw.write(_reply(fault).encode() + b"\r\n")
+            raw.close()
         elif fault.kind in {"timeout", "slow"}:
             delay = fault.delay_s if fault.kind == "slow" else NEVER_S
             asyncio.get_running_loop().call_later(delay, super().connection_made, transport)
         else:
-            transport.abort()
+            raw.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """A connection that was never greeted has nothing to end."""
@@ -133,8 +133,8 @@ async def met(server: SMTP, fault: Fault | None) -> str | None:
 
 
 def _abort(server: SMTP) -> None:
-    if isinstance(server.transport, asyncio.Transport):
-        server.transport.abort()
+    if server.transport is not None:
+        cast("asyncio.Transport", server.transport).abort()
 
 
 def _recipient(envelope: Envelope | None) -> str:

@@ -24,6 +24,7 @@ from starter.notify_cli import notify
 from starter.services import open_services
 from starter.simulated import http_url
 from starter.supervisor import stack
+from starter.tenant import ALL_TENANTS, checked_tenant
 from store.api_keys import Role
 from store.database import Database
 
@@ -126,9 +127,16 @@ def demo() -> None:
     run_command(run_demo(settings), settings)
 
 
+def _tenant_or_all(name: str) -> str:
+    try:
+        return name if name == ALL_TENANTS else checked_tenant(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 @keys.command("create")
 def create_key(
-    tenant: Annotated[str, typer.Option(help="Whose jobs and files; `*` for all.")],
+    tenant: Annotated[str, typer.Option(help="Whose jobs and files; `*` for all.", callback=_tenant_or_all)],
     role: Annotated[Role, typer.Option(help="submit, view, operate or admin.")] = Role.SUBMIT,
     label: Annotated[str, typer.Option(help="To know it by.")] = "",
 ) -> None:
@@ -139,7 +147,7 @@ def create_key(
         async with open_services(settings, role="cli") as services:
             await services.database.ping()
             key, secret = await services.api_keys.create(tenant, role, label)
-        Console(stderr=True).print(f"key {key.key_id} for {tenant}, {role.value}; it is not shown again:")
+        Console(stderr=True, markup=False).print(f"key {key.key_id} for {tenant}, {role.value}; it is not shown again:")
         print(secret)  # noqa: T201 - alone on standard output, for scripts
 
     run_command(work(), settings)

@@ -7,6 +7,8 @@ from typing import Any
 
 import uvloop
 from rich.console import Console
+from rich.text import Text
+from temporalio.service import RPCError
 
 from activities.templates import TemplateBroken, TemplateDataError, UnknownTemplate
 from runtime import telemetry
@@ -20,7 +22,8 @@ from starter.supervisor import NotReady
 from store.database import DatabaseUnavailable, NeedsMigration
 from store.submissions import IdempotencyConflict
 
-out = Console()
+out = Console(markup=False)  # what is printed comes from people: `[/x]` in it is no markup
+problems = Console(stderr=True, markup=False, highlight=False)
 
 EXPECTED = (
     ServerError,
@@ -38,13 +41,21 @@ EXPECTED = (
 )
 
 
+def complain(text: str) -> None:
+    """One error on standard error."""
+    problems.print(Text.assemble(("holdfast: ", "red"), text))
+
+
 def run_command(work: Coroutine[Any, Any, int | None], settings: Settings) -> None:
     """Run to the end and leave the process."""
     telemetry.configure_logging(settings)
     try:
         code = uvloop.run(work) or 0
     except EXPECTED as error:
-        Console(stderr=True).print(f"[red]holdfast:[/red] {error}", highlight=False)
+        complain(str(error))
+        code = 1
+    except RPCError as error:
+        complain(f"Temporal does not answer, or refuses ({error.status.name}): {error}")
         code = 1
     except KeyboardInterrupt:
         code = 130

@@ -10,15 +10,19 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 from rich.table import Table
+from temporalio.service import RPCError
 
 from activities.templates import Templates
+from contracts.payloads.job import JobState
 from contracts.payloads.notification import ChannelName, Route
 from runtime.settings import Settings
-from starter.command import out, run_command
+from starter.command import complain, out, run_command
 from starter.job_state import look_at
 from starter.notification_request import NotificationBody
+from starter.request_model import in_words
 from starter.services import Services, open_services
 from starter.submit_notification import submit_notification
+from starter.tenant import checked_tenant
 from store.jobs import Job
 
 notify = typer.Typer(help="Notifications.", no_args_is_help=True)
@@ -35,9 +39,16 @@ class Form(StrEnum):
     PUSH = "push"
 
 
+def _tenant(name: str) -> str:
+    try:
+        return checked_tenant(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 @notify.command("send")
 def send(
-    tenant: Annotated[str, typer.Option(help="Whose recipient.")],
+    tenant: Annotated[str, typer.Option(help="Whose recipient.", callback=_tenant)],
     to: Annotated[str, typer.Option(help="A person's id, a mail address, or `<channel>:<address>`.")],
     template: Annotated[str | None, typer.Option(help="See `holdfast notify templates`.")] = None,
     data: Annotated[str, typer.Option(help="JSON for the template, or `@file`.")] = "{}",
@@ -47,6 +58,7 @@ def send(
     urgent: Annotated[bool, typer.Option("--urgent", help="Ignore quiet hours.")] = False,  # noqa: FBT002 - an option
     expires: Annotated[str | None, typer.Option(help="A time, or a duration such as PT2H.")] = None,
     dedupe_key: Annotated[str | None, typer.Option(help="Send once per recipient and key.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same command again sends nothing new.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until it ended, and say how.")] = False,  # noqa: FBT002 - an option
 ) -> None:
     """Send one message."""
@@ -64,14 +76,20 @@ def send(
     try:
         body = NotificationBody.model_validate(asked)
     except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
+        problems = [f"{each['field']}: {each['problem']}".lstrip(": ") for each in in_words(error.errors())]
         raise typer.BadParameter("; ".join(problems)) from error
 
     async def work() -> int:
         async with open_services(settings, role="cli") as opened:
             await opened.database.ping()
             services = replace(opened, channels=frozenset(ChannelName))  # the worker knows which it has
-            submitted = await submit_notification(services, tenant, body, idempotency_key=None, trace_id=None)
+            try:
+                submitted = await submit_notification(
+                    services, tenant, body, idempotency_key=idempotency_key, trace_id=None
+                )
+            except RPCError as error:
+                complain(_not_started(error, repeatable=bool(idempotency_key or dedupe_key)))
+                return 1
             if submitted.first_run_id:
                 await services.jobs.started(submitted.job.job_id, submitted.first_run_id)
             again = " (asked before: this is that job)" if submitted.deduplicated else ""
@@ -107,7 +125,8 @@ def preview(
     async def work() -> None:
         templates = Templates(settings.templates_dir)
         given = _json(data) if data else templates.get(template).example
-        content = templates.render(template, locale, given, unsubscribe_url="https://example.com/unsubscribe")
+        unsubscribe = None if templates.get(template).mandatory else "https://example.com/unsubscribe"
+        content = templates.render(template, locale, given, unsubscribe_url=unsubscribe)
         forms = {
             Form.TEXT: f"{content.subject}\n\n{content.text}",
             Form.HTML: content.html or "",
@@ -136,11 +155,22 @@ def _json(text: str) -> dict[str, Any]:
     return value
 
 
+def _not_started(error: RPCError, *, repeatable: bool) -> str:
+    told = f"Temporal does not answer ({error.status.name}), so the message is stored and not sent. "
+    if repeatable:
+        return told + "Run the same command again: it starts that message."
+    return told + "Run the command again for another one; with --idempotency-key it would have been the same."
+
+
 async def _report(services: Services, job: Job) -> int:
     while True:
         found = await services.jobs.get(job.tenant, job.job_id)
         assert found is not None
         seen = (await look_at(services, found)).job
+        if seen.state is JobState.PARKED:
+            how = f"resolve it with `holdfast jobs resolve {seen.job_id} retry` (or discard)"
+            out.print(f"parked: {seen.error or seen.cause}; {how}", highlight=False)
+            return 1
         if seen.state.closed:
             break
         await asyncio.sleep(POLL_SECONDS)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
@@ -198,10 +199,24 @@ async def _simulate(settings: Settings, logs: Path | None, running: AsyncExitSta
     return simulated.with_simulator(settings), child
 
 
+def readiness_url(settings: Settings) -> str:
+    """Of the API on this machine; its public URL may be a proxy that is not there yet, or that only others reach."""
+    host = settings.api_host
+    try:
+        address = ip_address(host)
+    except ValueError:  # a name
+        return f"http://{host}:{settings.api_port}/readyz"
+    if address.is_unspecified:
+        host = "127.0.0.1"
+    elif address.version == 6:  # noqa: PLR2004 - of the protocol
+        host = f"[{host}]"
+    return f"http://{host}:{settings.api_port}/readyz"
+
+
 async def _ready(settings: Settings, children: Sequence[Child]) -> None:
     """Until the API is ready and workers poll every queue."""
     temporal = await connect(settings, role="supervisor")
-    url = f"{settings.resolved_public_url()}/readyz"
+    url = readiness_url(settings)
     answer = "no answer"
     async with httpx.AsyncClient() as client:
         for _ in range(round(READY_WITHIN.total_seconds() / 0.2)):

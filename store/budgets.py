@@ -17,12 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.clock import Clock, from_micros, micros
 from store.database import Database, advisory_lock
-from store.people import upsert
+from store.dialect import upsert
 from store.tables import budgets
 
 RETURN_INTERVAL = timedelta(milliseconds=20)  # between those that come back after a pause of an unpaced scope
 FIRST_PAUSE = timedelta(seconds=1)  # one refusal among many sends may mean one message only
 LONGEST_PAUSE = timedelta(minutes=1)  # without a time named by the other side: how late an outage's end is noticed
+PROBE = timedelta(seconds=30)  # after a refused credential one goes first, and the others wait for how it fares
+LATE = timedelta(seconds=5)  # a slot of a paced scope that was missed by more is lost, or a crowd would use old ones
 NEVER = 0  # microseconds; a row that was never paused
 
 
@@ -81,7 +83,8 @@ class Budgets:
     ) -> Slot:
         now = self._clock.now()
         troubled = row is not None and row["failures"] > 0
-        if row is not None and reserved is not None and micros(reserved) >= row["blocked_until"]:
+        missed = interval is not None and reserved is not None and reserved < now - LATE
+        if row is not None and reserved is not None and not missed and micros(reserved) >= row["blocked_until"]:
             return Slot(max(reserved, now), troubled=troubled)
         if interval is None and (row is None or row["next_slot_at"] <= micros(now)):
             return Slot(now, troubled=troubled)
@@ -94,6 +97,8 @@ class Budgets:
             # after a pause there is no burst: the first one finds out whether it is over
             earliest = from_micros(row["blocked_until"]) if row and paused else now - step * (burst - 1)
             slot = max(next_slot, earliest)
+            if row is not None and paused and row["blocked_for"] == PausedFor.AUTH and slot <= earliest:
+                step = PROBE
             await _save(connection, scope, row, next_slot_at=micros(slot + step))
         if row is not None and paused:
             return Slot(max(slot, now), PausedFor(row["blocked_for"]), row["detail"] or "", troubled=True)
@@ -118,6 +123,8 @@ class Budgets:
             else:
                 until = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10))
             blocked_until = max(micros(until), row["blocked_until"] if row else NEVER)
+            if running and row is not None and row["blocked_for"] == PausedFor.AUTH:
+                why, detail = PausedFor.AUTH, row["detail"]
             await _save(
                 connection,
                 scope,

@@ -168,6 +168,7 @@ def _engine(url: str, *, synchronous: str) -> AsyncEngine:
     if parsed.drivername.startswith("postgres"):
         return create_async_engine(
             parsed.set(drivername="postgresql+asyncpg"),
+            hide_parameters=True,  # an error's text goes to Temporal and to logs, and addresses must not
             pool_size=10,
             max_overflow=10,
             pool_pre_ping=True,
@@ -177,7 +178,9 @@ def _engine(url: str, *, synchronous: str) -> AsyncEngine:
         msg = f"HOLDFAST_DATABASE_URL must be sqlite:///<path> or postgresql://…, not {parsed.drivername}"
         raise ValueError(msg)
     Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"), pool_size=5, max_overflow=10)
+    engine = create_async_engine(
+        parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True, pool_size=5, max_overflow=10
+    )
     event.listen(engine.sync_engine, "connect", partial(_set_pragmas, synchronous=synchronous))
     event.listen(engine.sync_engine, "begin", _begin)
     return engine

@@ -1,19 +1,22 @@
 """The ledger of effects: claimed before, settled after, so that a repeated activity does nothing twice.
 
-A claimed, unsettled row found later means that a process died in between: maybe done.
+A claimed, unsettled row found later means that a process died in between: maybe done. Or it is still at it: a claim has
+an owner, and who takes it over takes it from that owner, so that of two one does.
 """
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from pydantic import JsonValue
-from sqlalchemy import and_, delete, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Row, and_, delete, select, tuple_, update
 
 from runtime.clock import Clock, from_micros, micros
 from store.database import MAX_ROWS_PER_WRITE, Database
+from store.dialect import upsert
 from store.tables import effects
 
 KEEP = timedelta(days=30)
@@ -29,12 +32,18 @@ class ClaimStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer for one target. `outcome` is what was settled; `claimed_at` is when it was first claimed."""
+    """The answer for one target.
+
+    `outcome` is what was settled. `claimed_at` is when it was first claimed, `taken_at` when `owner` did so. Claims of
+    one call have one owner.
+    """
 
     target: str
     status: ClaimStatus
     outcome: JsonValue = None
     claimed_at: datetime | None = field(default=None, compare=False)
+    taken_at: datetime | None = field(default=None, compare=False)
+    owner: str = field(default="", compare=False)
 
 
 class Effects:
@@ -60,44 +69,54 @@ class Effects:
         return claims
 
     async def _claim_batch(self, first_run_id: str, step: str, targets: Sequence[str]) -> list[Claim]:
-        engine = self._database.ledger
-        upsert = sqlite.insert(effects) if engine.dialect.name == "sqlite" else postgresql.insert(effects)
         now = micros(self._clock.now())
+        owner = uuid.uuid4().hex
         rows = [
-            {"first_run_id": first_run_id, "step": step, "target": target, "state": "claimed", "claimed_at": now}
+            {
+                "first_run_id": first_run_id,
+                "step": step,
+                "target": target,
+                "state": "claimed",
+                "claimed_at": now,
+                "owner": owner,
+                "taken_at": now,
+            }
             for target in sorted(targets)  # one order for all, or two batches could deadlock
         ]
         mine = and_(effects.c.first_run_id == first_run_id, effects.c.step == step)
         async with self._database.ledger_write() as connection:
-            made = await connection.execute(upsert.values(rows).on_conflict_do_nothing().returning(effects.c.target))
+            row = upsert(connection.dialect)(effects).values(rows)
+            made = await connection.execute(row.on_conflict_do_nothing().returning(effects.c.target))
             new = set(made.scalars())
             known = {}
             if len(new) < len(targets):
-                query = select(effects.c.target, effects.c.state, effects.c.outcome, effects.c.claimed_at).where(
-                    mine, effects.c.target.in_(set(targets) - new)
-                )
-                known = {row.target: row for row in await connection.execute(query)}
-        claims = []
-        for target in targets:
-            if target in new:
-                claims.append(Claim(target, ClaimStatus.NEW))
-            else:
-                row = known[target]
-                status = ClaimStatus.SETTLED if row.state == "settled" else ClaimStatus.UNSETTLED
-                claims.append(Claim(target, status, row.outcome, from_micros(row.claimed_at)))
-        return claims
+                query = select(effects).where(mine, effects.c.target.in_(set(targets) - new))
+                known = {row.target: _claim(row) for row in await connection.execute(query)}
+        return [
+            Claim(target, ClaimStatus.NEW, claimed_at=from_micros(now), taken_at=from_micros(now), owner=owner)
+            if target in new
+            else known[target]
+            for target in targets
+        ]
 
     async def find(self, first_run_id: str, step: str, target: str) -> Claim | None:
         """The claim on one effect, without claiming it."""
-        query = select(effects.c.state, effects.c.outcome, effects.c.claimed_at).where(
-            effects.c.first_run_id == first_run_id, effects.c.step == step, effects.c.target == target
-        )
+        query = select(effects).where(_one(first_run_id, step, target))
         async with self._database.ledger_read() as connection:
             row = (await connection.execute(query)).first()
-        if row is None:
-            return None
-        status = ClaimStatus.SETTLED if row.state == "settled" else ClaimStatus.UNSETTLED
-        return Claim(target, status, row.outcome, from_micros(row.claimed_at))
+        return _claim(row) if row else None
+
+    async def take_over(self, first_run_id: str, step: str, found: Claim) -> str | None:
+        """Own an unsettled claim in the place of the owner it was found with; None if somebody else was faster."""
+        owner = uuid.uuid4().hex
+        before = effects.c.owner == found.owner if found.owner else effects.c.owner.is_(None)
+        async with self._database.ledger_write() as connection:
+            done = await connection.execute(
+                update(effects)
+                .where(_one(first_run_id, step, found.target), effects.c.state == "claimed", before)
+                .values(owner=owner, taken_at=micros(self._clock.now()))
+            )
+        return owner if done.rowcount else None
 
     async def settle(self, first_run_id: str, step: str, target: str, outcome: JsonValue) -> None:
         """Note how one effect ended."""
@@ -108,26 +127,34 @@ class Effects:
         items = sorted(outcomes.items())
         now = micros(self._clock.now())
         for start in range(0, len(items), MAX_ROWS_PER_WRITE):
+            rows = [
+                {
+                    "first_run_id": first_run_id,
+                    "step": step,
+                    "target": target,
+                    "state": "settled",
+                    "outcome": outcome,
+                    "claimed_at": now,
+                    "settled_at": now,
+                }
+                for target, outcome in items[start : start + MAX_ROWS_PER_WRITE]
+            ]
             async with self._database.ledger_write() as connection:
-                for target, outcome in items[start : start + MAX_ROWS_PER_WRITE]:
-                    await connection.execute(
-                        update(effects)
-                        .where(
-                            tuple_(effects.c.first_run_id, effects.c.step, effects.c.target)
-                            == tuple_(first_run_id, step, target)
-                        )
-                        .values(state="settled", outcome=outcome, settled_at=now)
+                row = upsert(connection.dialect)(effects).values(rows)
+                await connection.execute(
+                    row.on_conflict_do_update(
+                        index_elements=["first_run_id", "step", "target"],
+                        set_={name: row.excluded[name] for name in ("state", "outcome", "settled_at")},
+                        where=effects.c.state != "settled",
                     )
+                )
 
-    async def release(self, first_run_id: str, step: str, target: str) -> None:
-        """Take a claim back: it is certain that nothing was done. A settled effect stays."""
+    async def release(self, first_run_id: str, step: str, target: str, *, owner: str) -> None:
+        """Take a claim back: it is certain that nothing was done. A settled effect and another's claim stay."""
         async with self._database.ledger_write() as connection:
             await connection.execute(
                 delete(effects).where(
-                    effects.c.first_run_id == first_run_id,
-                    effects.c.step == step,
-                    effects.c.target == target,
-                    effects.c.state == "claimed",
+                    _one(first_run_id, step, target), effects.c.state == "claimed", effects.c.owner == owner
                 )
             )
 
@@ -138,3 +165,18 @@ class Effects:
         async with self._database.ledger_write() as connection:
             done = await connection.execute(delete(effects).where(tuple_(*keys).in_(old)))
         return done.rowcount
+
+
+def _one(first_run_id: str, step: str, target: str) -> ColumnElement[bool]:
+    return and_(effects.c.first_run_id == first_run_id, effects.c.step == step, effects.c.target == target)
+
+
+def _claim(row: Row[Any]) -> Claim:
+    return Claim(
+        row.target,
+        ClaimStatus.SETTLED if row.state == "settled" else ClaimStatus.UNSETTLED,
+        row.outcome,
+        claimed_at=from_micros(row.claimed_at),
+        taken_at=from_micros(row.taken_at or row.claimed_at),
+        owner=row.owner or "",
+    )

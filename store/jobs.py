@@ -142,6 +142,16 @@ class Jobs:
                 .values(first_run_id=first_run_id)
             )
 
+    async def close_unstarted(self, connection: AsyncConnection, job_id: UUID, *, cause: str, error: str) -> bool:
+        """Fail a job that Temporal never got, within the caller's write transaction; false if it did or is closed."""
+        never = (jobs.c.state == JobState.SUBMITTED.value, jobs.c.first_run_id.is_(None))
+        done = await connection.execute(
+            update(jobs)
+            .where(jobs.c.job_id == str(job_id), *never)
+            .values(state=JobState.FAILED.value, cause=cause, error=error, finished_at=micros(self._clock.now()))
+        )
+        return done.rowcount > 0
+
     async def record(self, order: RecordJob) -> bool:
         """Write a state; false if the row says so already, or is closed, or does not exist.
 

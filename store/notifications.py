@@ -11,10 +11,11 @@ from sqlalchemy import insert, or_, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.payloads.job import JobState
 from contracts.payloads.notification import Route
 from runtime.clock import Clock, from_micros, micros
 from store.database import Database, advisory_lock
-from store.tables import notifications
+from store.tables import jobs, notifications
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,9 @@ class Notification:
     """`person` or `target_id` says to whom; `template` with `data`, or `content`, says what.
 
     `routes` in order of preference; with `every` all of them. `mandatory` ones ignore preferences. `resend` is the
-    policy after a lost reply of a channel that cannot recognise a repetition. `merged_into` is the notification that
-    carries this one's message.
+    policy after a lost reply of a channel that cannot recognise a repetition. `deferred_until` is the end of the last
+    quiet hours it waited for, `woke_at` when it went on after them, `merged_into` the notification that carries this
+    one's message.
     """
 
     notification_id: UUID
@@ -52,6 +54,7 @@ class Notification:
     data: Mapping[str, JsonValue] = field(default_factory=dict)
     attachments: tuple[AttachedFile, ...] = ()
     deferred_until: datetime | None = None
+    woke_at: datetime | None = None
     merged_into: UUID | None = None
 
 
@@ -100,52 +103,72 @@ class Notifications:
             await connection.execute(
                 update(notifications)
                 .where(notifications.c.notification_id == str(notification_id))
-                .values(deferred_until=micros(until))
+                .values(deferred_until=micros(until), woke_at=None)
             )
 
-    async def waiting(self, mine: Notification, *, until: datetime) -> list[Notification]:
-        """Others for the same person that waited until `until` or less, unmerged, not expired, oldest first."""
-        query = select(notifications).where(
-            notifications.c.tenant == mine.tenant,
-            notifications.c.person == mine.person,
-            notifications.c.deferred_until.is_not(None),
-            notifications.c.deferred_until <= micros(until),
-            notifications.c.merged_into.is_(None),
-            notifications.c.expires_at > micros(self._clock.now()),
-            notifications.c.notification_id != str(mine.notification_id),
+    async def waiting(self, mine: Notification, *, until: datetime, limit: int) -> list[Notification]:
+        """Others for the same person that could go with `mine`, oldest first.
+
+        They waited until `until` or less and go by the same routes; they are neither under way nor carried nor expired,
+        their jobs are open, and they are neither mandatory nor have attachments.
+        """
+        query = (
+            select(notifications)
+            .join(jobs, jobs.c.job_id == notifications.c.notification_id)
+            .where(
+                notifications.c.tenant == mine.tenant,
+                notifications.c.person == mine.person,
+                notifications.c.deferred_until.is_not(None),
+                notifications.c.deferred_until <= micros(until),
+                notifications.c.woke_at.is_(None),
+                notifications.c.merged_into.is_(None),
+                notifications.c.expires_at > micros(self._clock.now()),
+                notifications.c.mandatory.is_(False),
+                notifications.c.every.is_(mine.every),
+                notifications.c.notification_id != str(mine.notification_id),
+                jobs.c.state.in_([JobState.SUBMITTED.value, JobState.RUNNING.value]),
+            )
         )
         async with self._database.read() as connection:
-            rows = await connection.execute(query.order_by(notifications.c.created_at).limit(200))
-            return [_notification(row) for row in rows.mappings()]
+            rows = await connection.execute(query.order_by(notifications.c.created_at).limit(limit))
+            found = [_notification(row) for row in rows.mappings()]
+        return [each for each in found if not each.attachments]
 
     async def merge(self, mine: Notification, others: Sequence[UUID]) -> tuple[UUID | None, tuple[UUID, ...]]:
-        """Carry those of `others` that nobody else carries, and stop waiting; of two that race one gets each.
+        """Go on, with those of `others` that nobody else carries; of two that race one gets each.
+
+        The first call decides, a repetition gives the same answer.
 
         Returns:
-            Who carries `mine` already, or None; and what `mine` carries, now and from an earlier call, oldest first.
+            Who carries `mine` already, or None; and what `mine` carries, oldest first.
         """
         me = str(mine.notification_id)
         async with self._database.write() as connection:
             await advisory_lock(connection, f"holdfast:merge:{mine.tenant}:{mine.person}")
-            carrier = await connection.execute(
-                select(notifications.c.merged_into).where(notifications.c.notification_id == me)
-            )
-            into = carrier.scalar()
-            if into is not None:
-                return UUID(into), ()
-            await connection.execute(
-                update(notifications)
-                .where(
-                    notifications.c.notification_id.in_([str(each) for each in others]),
-                    notifications.c.merged_into.is_(None),
-                    notifications.c.deferred_until.is_not(None),
+            before = (
+                await connection.execute(
+                    select(notifications.c.merged_into, notifications.c.woke_at).where(
+                        notifications.c.notification_id == me
+                    )
                 )
-                .values(merged_into=me)
-            )
-            # no longer to be merged: it sends
-            await connection.execute(
-                update(notifications).where(notifications.c.notification_id == me).values(deferred_until=None)
-            )
+            ).one()
+            if before.merged_into is not None:
+                return UUID(before.merged_into), ()
+            if before.woke_at is None:
+                await connection.execute(
+                    update(notifications)
+                    .where(
+                        notifications.c.notification_id.in_([str(each) for each in others]),
+                        notifications.c.merged_into.is_(None),
+                        notifications.c.woke_at.is_(None),
+                    )
+                    .values(merged_into=me)
+                )
+                await connection.execute(
+                    update(notifications)
+                    .where(notifications.c.notification_id == me)
+                    .values(woke_at=micros(self._clock.now()))
+                )
             carried = await connection.execute(
                 select(notifications.c.notification_id)
                 .where(notifications.c.merged_into == me)
@@ -153,15 +176,29 @@ class Notifications:
             )
             return None, tuple(UUID(each) for each in carried.scalars())
 
+    async def go_alone(self, mine: Notification, carrier: UUID) -> None:
+        """Leave a carrier that reached nobody."""
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(notifications)
+                .where(
+                    notifications.c.notification_id == str(mine.notification_id),
+                    notifications.c.merged_into == str(carrier),
+                )
+                .values(merged_into=None)
+            )
+
     async def message(self, mine: Notification) -> list[Notification]:
-        """`mine` and what it carries, oldest first."""
+        """`mine` and what it carries that is not expired, oldest first."""
         me = str(mine.notification_id)
         query = select(notifications).where(
             or_(notifications.c.notification_id == me, notifications.c.merged_into == me)
         )
         async with self._database.read() as connection:
             rows = await connection.execute(query.order_by(notifications.c.created_at, notifications.c.notification_id))
-            return [_notification(row) for row in rows.mappings()]
+            found = [_notification(row) for row in rows.mappings()]
+        now = self._clock.now()
+        return [each for each in found if each.expires_at > now or each.notification_id == mine.notification_id]
 
 
 def _notification(row: RowMapping) -> Notification:
@@ -170,6 +207,6 @@ def _notification(row: RowMapping) -> Notification:
     values["merged_into"] = UUID(row["merged_into"]) if row["merged_into"] else None
     values["routes"] = tuple(Route(each) for each in row["routes"])
     values["attachments"] = tuple(AttachedFile(*each) for each in row["attachments"])
-    for name in ("created_at", "expires_at", "deferred_until"):
+    for name in ("created_at", "expires_at", "deferred_until", "woke_at"):
         values[name] = from_micros(row[name]) if row[name] is not None else None
     return Notification(**values)

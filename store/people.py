@@ -1,22 +1,25 @@
 """People: where they can be reached, when they want quiet, and what they want to hear of."""
 
+import json
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import JsonValue
-from sqlalchemy import Dialect, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.addresses import normalised
 from contracts.payloads.notification import ChannelName
 from runtime.clock import Clock, from_micros, micros
 from store.database import Database
-from store.ids import new_id
+from store.dialect import upsert
 from store.tables import people, preferences, targets
 
 ANY = "*"  # in a preference: every category, or every channel
+TARGETS = uuid.UUID("3f6f2f1e-8a0b-5c7d-9d5e-6a1c0b7e4d21")  # namespace of target ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,9 @@ def allowed(wishes: Iterable[Preference], category: str, channel: str) -> bool:
     return True
 
 
-def upsert(dialect: Dialect | str) -> type[sqlite.Insert] | type[postgresql.Insert]:
-    """The dialect's INSERT that knows ON CONFLICT."""
-    name = dialect if isinstance(dialect, str) else dialect.name
-    return sqlite.Insert if name == "sqlite" else postgresql.Insert
+def target_id_of(tenant: str, channel: ChannelName, address: str) -> str:
+    """The id of a normalised address, a UUID's text: the same when it is registered again, as old mails link to it."""
+    return str(uuid.uuid5(TARGETS, json.dumps([tenant, channel.value, address])))
 
 
 class People:
@@ -146,22 +148,23 @@ class People:
     async def register(
         self, connection: AsyncConnection, tenant: str, person: str | None, new: NewTarget
     ) -> StoredTarget:
-        """Add an address within the caller's write transaction, or find it.
+        """Add an address, normalised, within the caller's write transaction, or find it.
 
         With a person it becomes that person's, whoever had it, and counts as registered now: a shared device belongs to
         who logged in last. Without one, an address that is known stays as it is.
         """
         now = micros(self._clock.now())
-        same = (targets.c.tenant == tenant, targets.c.channel == new.channel.value, targets.c.address == new.address)
+        address = normalised(new.channel, new.address)
+        same = (targets.c.tenant == tenant, targets.c.channel == new.channel.value, targets.c.address == address)
         found = (await connection.execute(select(targets).where(*same))).mappings().first()
         details = dict(new.details)
         if found is None:
             values = {
-                "target_id": str(new_id()),
+                "target_id": target_id_of(tenant, new.channel, address),
                 "tenant": tenant,
                 "person": person,
                 "channel": new.channel.value,
-                "address": new.address,
+                "address": address,
                 "details": details,
                 "registered_at": now,
             }
@@ -193,6 +196,16 @@ class People:
         async with self._database.read() as connection:
             row = (await connection.execute(query)).mappings().first()
         return _target(row) if row else None
+
+    async def move_target(self, target: StoredTarget, address: str) -> None:
+        """Use another address for a target from now on, as its vendor says; unless that is a target already."""
+        taken = select(targets.c.target_id).where(
+            targets.c.tenant == target.tenant, targets.c.channel == target.channel.value, targets.c.address == address
+        )
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(targets).where(targets.c.target_id == target.target_id, ~taken.exists()).values(address=address)
+            )
 
     async def remove_target(self, tenant: str, person: str, target_id: str) -> bool:
         """Forget an address; false if there was none."""

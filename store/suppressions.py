@@ -5,28 +5,43 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import case, delete, func, or_, select
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.payloads.notification import ChannelName
 from runtime.clock import Clock, from_micros, micros
 from store.database import Database
-from store.people import ANY, StoredTarget, upsert
+from store.dialect import upsert
+from store.people import ANY, StoredTarget
 from store.tables import suppressions
 
 SOFT_BOUNCES = 5  # messages that a full mailbox refused until they expired, before the address rests
 SOFT_BOUNCE_REST = timedelta(days=30)
 GUARD_WINDOW = timedelta(hours=1)
+DROPS_OF_ALL = 20  # times the limit of one tenant
 
 
 class Reason(StrEnum):
-    """`dead`: the vendor says so; a later registration brings it back. `mailbox_full` rests for 30 days."""
+    """Weakest first: a weaker one never takes the place of a stronger one.
 
+    `mailbox_full` rests for 30 days. `dead`: the vendor says so; a later registration brings it back.
+    """
+
+    MAILBOX_FULL = "mailbox_full"
+    DEAD = "dead"
     BOUNCED = "bounced"
     UNSUBSCRIBED = "unsubscribed"
     COMPLAINED = "complained"
-    DEAD = "dead"
-    MAILBOX_FULL = "mailbox_full"
+
+    @property
+    def weaker(self) -> list[str]:
+        """Those this one replaces, itself included."""
+        order = list(Reason)
+        return [each.value for each in order[: order.index(self) + 1]]
+
+
+DROPS = (Reason.DEAD.value, Reason.BOUNCED.value)
 
 
 class TooManyDrops(Exception):
@@ -76,26 +91,20 @@ class Suppressions:
         category: str = ANY,
         detail: str = "",
         dead_since: datetime | None = None,
+        guarded: bool = False,
     ) -> None:
         """Do not use this address any more; a second time renews it and counts.
 
+        Full mailboxes more than SOFT_BOUNCE_REST apart do not add up.
+
         Raises:
-            TooManyDrops: for DEAD, when `max_drops_an_hour` others of the channel died within the hour.
+            TooManyDrops: `guarded`, and `max_drops_an_hour` addresses of the tenant's channel, or DROPS_OF_ALL times as
+                many of the channel, died or bounced within the hour.
         """
         now = self._clock.now()
         async with self._database.write() as connection:
-            if reason is Reason.DEAD:
-                recent = select(func.count()).where(
-                    suppressions.c.channel == channel.value,
-                    suppressions.c.reason == reason.value,
-                    suppressions.c.created_at > micros(now - GUARD_WINDOW),
-                )
-                if ((await connection.execute(recent)).scalar() or 0) >= self._max_drops_an_hour:
-                    msg = (
-                        f"{self._max_drops_an_hour} addresses of the channel {channel.value} were dropped within an "
-                        "hour; no more are until it is over. Check the channel's credentials and environment"
-                    )
-                    raise TooManyDrops(msg)
+            if guarded:
+                await self._guard(connection, tenant, channel, now)
             values = {
                 "reason": reason.value,
                 "detail": detail,
@@ -105,16 +114,33 @@ class Suppressions:
             row = upsert(connection.dialect)(suppressions).values(
                 tenant=tenant, channel=channel.value, address=address, category=category, count=1, **values
             )
-            again = values | {"count": suppressions.c.count + 1}
-            keep = suppressions.c.reason.in_([Reason.DEAD.value, Reason.MAILBOX_FULL.value])
+            old = suppressions.c.created_at <= micros(now - SOFT_BOUNCE_REST)
+            again = values | {"count": case((old, 1), else_=suppressions.c.count + 1)}
             await connection.execute(
                 row.on_conflict_do_update(
                     index_elements=["tenant", "channel", "address", "category"],
                     set_=again,
-                    # a full mailbox must not turn an unsubscription into something that ends
-                    where=keep if reason in {Reason.DEAD, Reason.MAILBOX_FULL} else None,
+                    where=suppressions.c.reason.in_(reason.weaker),
                 )
             )
+
+    async def _guard(self, connection: AsyncConnection, tenant: str, channel: ChannelName, now: datetime) -> None:
+        of_all = func.count()
+        of_tenant = func.count().filter(suppressions.c.tenant == tenant)
+        recent = select(of_tenant, of_all).where(
+            suppressions.c.channel == channel.value,
+            suppressions.c.reason.in_(DROPS),
+            suppressions.c.created_at > micros(now - GUARD_WINDOW),
+        )
+        tenants, all_together = (await connection.execute(recent)).one()
+        limit = self._max_drops_an_hour
+        if tenants >= limit or all_together >= limit * DROPS_OF_ALL:
+            msg = (
+                f"{tenants} addresses of this tenant's channel {channel.value} were dropped within an hour, and "
+                f"{all_together} of all tenants; no more are until it is over (HOLDFAST_MAX_DROPS_PER_HOUR). Check the "
+                "channel's credentials and environment"
+            )
+            raise TooManyDrops(msg)
 
     async def remove(self, tenant: str, channel: ChannelName, address: str, category: str = ANY) -> bool:
         """Use it again; false if it was not suppressed."""

@@ -23,7 +23,7 @@ MAIN = MetaData()
 LEDGER = MetaData()
 
 OPEN_STATES = "state IN ('submitted', 'running', 'parked')"
-WAITS = "deferred_until IS NOT NULL AND merged_into IS NULL"
+WAITS = "deferred_until IS NOT NULL AND woke_at IS NULL AND merged_into IS NULL"
 MERGED = "merged_into IS NOT NULL"
 
 jobs = Table(
@@ -208,6 +208,7 @@ notifications = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("deferred_until", BigInteger),
+    Column("woke_at", BigInteger),
     Column("merged_into", Text),
     Index(
         "notifications_deferred",
@@ -247,5 +248,7 @@ effects = Table(
     Column("outcome", JSON),
     Column("claimed_at", BigInteger, nullable=False),
     Column("settled_at", BigInteger),
+    Column("owner", Text),
+    Column("taken_at", BigInteger),
     Index("effects_by_age", "claimed_at"),
 )

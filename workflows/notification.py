@@ -4,19 +4,21 @@ A person's wishes are read after the wait for the end of their quiet hours, not 
 """
 
 import asyncio
+from typing import NoReturn
 from uuid import UUID
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    from pydantic import JsonValue
+
     from activities.notification import NotificationActivities
     from contracts.catalogue import NOTIFICATION
     from contracts.payloads.notification import (
         ClaimDeferred,
         Decide,
         Decided,
-        DeferredClaimed,
         NotificationRequest,
         NotificationResult,
         Outcome,
@@ -40,18 +42,39 @@ class NotificationWorkflow:
 
     @workflow.init
     def __init__(self, request: NotificationRequest) -> None:
-        self._ref = request.job
-        self._carries = False
-        self._job = Job(NOTIFICATION, request.job, deadline=request.expires_at)
+        self._request = request
+        self._failure: ApplicationError | None = None
+        self._job = Job(
+            NOTIFICATION,
+            request.job,
+            deadline=request.expires_at,
+            places=request.places,
+            continue_at=self._continue_at,
+        )
 
     @workflow.run
-    async def run(self, request: NotificationRequest) -> NotificationResult:
+    async def run(self, request: NotificationRequest) -> NotificationResult:  # noqa: ARG002 - __init__ has it
         """Ends with what became of every target."""
-        return await self._job.run(self._notify(request))
+        return await self._job.run(self._notify())
 
-    async def _notify(self, request: NotificationRequest) -> NotificationResult:
+    def _continue_at(self, places: dict[str, JsonValue]) -> NoReturn:
+        # What is settled is known to the ledger, so deciding anew sends nothing twice.
+        workflow.continue_as_new(self._request.model_copy(update={"places": places}))
+
+    async def _notify(self) -> NotificationResult:
+        merged: tuple[UUID, ...] = ()
         try:
-            decided = await self._job.step(NotificationActivities.decide, Decide(job=request.job))
+            while True:
+                decided = await self._job.step(NotificationActivities.decide, Decide(job=self._request.job))
+                if decided.expired or not decided.routes or not decided.was_deferred:
+                    break
+                order = ClaimDeferred(job=self._request.job, routes=decided.routes)
+                claimed = await self._job.step(NotificationActivities.claim_deferred, order)
+                if claimed.merged_into:
+                    return NotificationResult(outcome="merged", merged_into=claimed.merged_into)
+                merged = claimed.merged
+                if not claimed.again:
+                    break
         except ApplicationError as error:
             if error.type != DEADLINE:
                 raise
@@ -59,20 +82,14 @@ class NotificationWorkflow:
         if decided.expired:
             return NotificationResult(outcome="expired")
         if not decided.routes:
-            return NotificationResult(
-                outcome="suppressed" if decided.left_out else "undeliverable", targets=decided.left_out
-            )
-        claimed = DeferredClaimed()
-        if decided.was_deferred:
-            order = ClaimDeferred(job=request.job, routes=decided.routes)
-            claimed = await self._job.step(NotificationActivities.claim_deferred, order)
-            if claimed.merged_into:
-                return NotificationResult(outcome="merged", merged_into=claimed.merged_into)
-            self._carries = bool(claimed.merged)
+            outcome: Outcome = "suppressed" if decided.left_out else "undeliverable"
+            return NotificationResult(outcome=outcome, targets=decided.left_out)
         results = await self._send_all(decided) if decided.every else await self._send_first(decided)
-        return NotificationResult(
-            outcome=_outcome(results), targets=(*decided.left_out, *results), merged=claimed.merged
-        )
+        result = NotificationResult(outcome=_outcome(results), targets=(*decided.left_out, *results), merged=merged)
+        if self._failure is not None and not any(each.outcome.reached for each in results):
+            self._job.so_far = result
+            raise self._failure
+        return result
 
     async def _send_all(self, decided: Decided) -> list[TargetResult]:
         sent = await asyncio.gather(*(self._send_route(plan, has_fallback=False) for plan in decided.routes))
@@ -91,21 +108,23 @@ class NotificationWorkflow:
         return await asyncio.gather(*(self._send(target, has_fallback=has_fallback) for target in plan.targets))
 
     async def _send(self, to: PlannedTarget, *, has_fallback: bool) -> TargetResult:
-        order = Send(
-            job=self._ref, target=to.target, channel=to.channel, has_fallback=has_fallback, carries=self._carries
-        )
+        """What became of one target: one that fails for good takes nothing from the others."""
+        order = Send(job=self._request.job, target=to.target, channel=to.channel, has_fallback=has_fallback)
+        key = f"{to.channel.value} {to.target[-8:]}"
         try:
-            return await self._job.step(NotificationActivities.send, order, key=f"{to.channel.value} {to.target[-8:]}")
+            return await self._job.step(NotificationActivities.send, order, key=key, parks=not has_fallback)
         except ApplicationError as error:
             if error.type != DEADLINE:
-                raise
+                self._failure = self._failure or error
+                return TargetResult(target=to.target, channel=to.channel, outcome=TargetOutcome.FAILED, code=error.type)
             place = error.details[0] if error.details and isinstance(error.details[0], dict) else {}
+            lost = int(place.get("unknown", 0))
             return TargetResult(
                 target=to.target,
                 channel=to.channel,
-                outcome=TargetOutcome.EXPIRED,
+                outcome=TargetOutcome.MAYBE_SENT if lost else TargetOutcome.EXPIRED,
                 attempts=int(place.get("attempts", 0)),
-                code=DEADLINE,
+                code="reply_lost" if lost else DEADLINE,
             )
 
 

@@ -11,11 +11,11 @@ Parking shows the dead letter in search attributes and in the Web UI, and waits 
 
 import asyncio
 import builtins
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -76,10 +76,33 @@ class Job:
     Made in `@workflow.init`, because `resolve` may arrive before the first line of `run`.
     """
 
-    def __init__(self, job_type: JobType, ref: JobRef, *, deadline: datetime | None = None) -> None:
+    def __init__(
+        self,
+        job_type: JobType,
+        ref: JobRef,
+        *,
+        deadline: datetime | None = None,
+        places: Mapping[str, JsonValue] | None = None,
+        continue_at: Callable[[dict[str, JsonValue]], NoReturn] | None = None,
+    ) -> None:
+        """Made once per run.
+
+        Args:
+            job_type: its row of the catalogue.
+            ref: of the job.
+            deadline: no wait may end at or after it.
+            places: where its steps stood when the run before continued as new.
+            continue_at: continues as new with such places, where a long history asks for it. Called in a wait, while
+                no activity runs and nothing is parked; what the workflow then does again must give the same.
+        """
         self._type = job_type
         self._ref = ref
         self._deadline = deadline
+        self._carried = dict(places or {})
+        self._continue_at = continue_at
+        self._places: dict[str, JsonValue] = {}
+        self._running = 0
+        self.so_far: Fact | None = None  # recorded as the result of a job that fails
         self._parked: dict[str, tuple[ParkedStep, StepOrder]] = {}
         self._decisions: dict[str, Resolve] = {}
         workflow.set_update_handler("resolve", self._resolve, validator=self._check_resolve)
@@ -100,7 +123,8 @@ class Job:
             if is_cancelled_exception(error):
                 await self._record(JobState.CANCELLED)
             else:
-                await self._record(JobState.FAILED, cause=code_of(error), error=error.message)
+                so_far = self.so_far.model_dump(mode="json") if self.so_far else None
+                await self._record(JobState.FAILED, cause=code_of(error), error=error.message, result=so_far)
             raise
         await self._record(JobState.DONE, result=result.model_dump(mode="json"))
         return result
@@ -112,6 +136,7 @@ class Job:
         *,
         key: str | None = None,
         slots: asyncio.Semaphore | None = None,
+        parks: bool = True,
     ) -> FactT:
         """Run one activity under its catalogue row until it is done.
 
@@ -120,27 +145,31 @@ class Job:
             order: its one argument.
             key: names this call where a step runs more than once in a job, such as `page 3`.
             slots: bounds how many calls run at once; a waiting or parked call holds none.
+            parks: false where the workflow knows another way when this one fails for good.
 
         Raises:
             ApplicationError: failed for good, and the job type does not park, or an operator discarded it.
         """
         row = self._type.step(activity.__name__)
         label = f"{row.name} {key}" if key else row.name
+        order = _resuming(order, self._carried.pop(label, None))
         errors = lost = 0
         while True:
             async with slots or nullcontext():
                 outcome = await self._execute(activity, order, row, label, errors)
             match outcome:
                 case WaitUntil():
+                    order = _resuming(order, outcome.place)
+                    self._places[label] = order.resume
                     await self._wait(label, outcome)
-                    if outcome.place is not None:
-                        order = order.model_copy(update={"resume": outcome.place})
                 case Interrupted():
-                    order = order.model_copy(update={"resume": outcome.place})
+                    order = _resuming(order, outcome.place)
                 case _Lost() if lost < MAX_LOST_WORKERS:
                     lost += 1
                     errors += outcome.errors
-                    order = order.model_copy(update={"resume": outcome.place})
+                    order = _resuming(order, outcome.place)
+                case _Lost() | _Failed() if not parks:
+                    raise self._final(label, outcome.cause) from outcome.cause
                 case _Lost() | _Failed():
                     order = await self._give_up(label, order, outcome.cause)
                     errors = lost = 0
@@ -156,6 +185,7 @@ class Job:
             "schedule_to_close_timeout": row.schedule_to_close,
             "retry_policy": row.policy(errors),
         }
+        self._running += 1
         try:
             if row.local:
                 running = workflow.execute_local_activity_method(
@@ -168,13 +198,21 @@ class Job:
             if is_cancelled_exception(error):
                 raise
             return _judge(error, row)
+        except ApplicationError as error:
+            if not row.local:
+                raise
+            return _Failed(error)  # a local activity's own error comes without an ActivityError around it
+        finally:
+            self._running -= 1
 
     async def _wait(self, label: str, wait: WaitUntil) -> None:
-        if self._deadline and wait.until > self._deadline:
+        if self._deadline and wait.until >= self._deadline:
             message = (
                 f"{label} would have to wait for {wait.waiting_for} until {wait.until:%H:%M:%S} UTC, past its deadline"
             )
             raise ApplicationError(message, wait.place, type=DEADLINE, non_retryable=True)
+        if self._continue_at and workflow.info().is_continue_as_new_suggested() and not (self._running or self._parked):
+            self._continue_at(self._places)
         summary = f"waiting for {wait.waiting_for} until {wait.until:%Y-%m-%d %H:%M:%S} UTC"
         workflow.set_current_details(f"{label}: {summary}")
         await workflow.sleep(max(wait.until - workflow.now(), timedelta()), summary=summary)
@@ -184,7 +222,7 @@ class Job:
         """Park until an operator decides, and return the order to retry; or fail the job."""
         message = _words(cause)
         kind = kind_of(cause)
-        final = ApplicationError(f"{label}: {message}", kind.value, type=code_of(cause), non_retryable=True)
+        final = self._final(label, cause)
         if kind is FailureKind.INVALID_INPUT or self._type.when_exhausted is not WhenExhausted.PARK:
             raise final from cause
         dead_letter = ParkedStep(
@@ -208,6 +246,12 @@ class Job:
             raise ApplicationError(note + final.message, kind.value, type=code_of(cause), non_retryable=True) from cause
         await self._show_parked()
         return order.model_validate(order.model_dump() | decision.correction | {"resume": None})
+
+    @staticmethod
+    def _final(label: str, cause: BaseException) -> ApplicationError:
+        return ApplicationError(
+            f"{label}: {_words(cause)}", kind_of(cause).value, type=code_of(cause), non_retryable=True
+        )
 
     async def _show_parked(self) -> None:
         """Bring search attributes, current details and the store in line with what is parked now."""
@@ -275,6 +319,10 @@ class Job:
             result=result,
         )
         await self.step(JobActivities.record, order, key=state.value)
+
+
+def _resuming(order: OrderT, place: JsonValue) -> OrderT:
+    return order if place is None else order.model_copy(update={"resume": place})
 
 
 def _judge(error: ActivityError, row: Step) -> Interrupted | _Lost | _Failed:

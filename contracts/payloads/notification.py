@@ -5,6 +5,8 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
+from pydantic import Field, JsonValue
+
 from contracts.payloads.job import JobRef, JobRequest
 from contracts.payloads.model import Fact, StepOrder
 
@@ -61,9 +63,13 @@ class TargetOutcome(StrEnum):
 
 
 class NotificationRequest(JobRequest):
-    """Recipient, content and preferences stay in the store under the job's id."""
+    """Recipient, content and preferences stay in the store under the job's id.
+
+    `places`: where sends stood, by target, when a run continued as new.
+    """
 
     expires_at: datetime
+    places: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Decide(StepOrder):
@@ -119,20 +125,23 @@ class ClaimDeferred(StepOrder):
 
 
 class DeferredClaimed(Fact):
-    """`merged_into` is the job that carries this one's message; `merged` are those whose messages this one carries."""
+    """`merged_into` is the job that carried this one's message; `merged` are those whose messages this one carries.
+
+    `again`: the job that carried it reached nobody, so it is for this one to decide anew.
+    """
 
     merged_into: UUID | None = None
     merged: tuple[UUID, ...] = ()
+    again: bool = False
 
 
 class Send(StepOrder):
-    """One message to one target: one effect. `carries`: it is a digest with the messages of other jobs."""
+    """One message to one target: one effect."""
 
     job: JobRef
     target: str
     channel: ChannelName
     has_fallback: bool = False
-    carries: bool = False
 
 
 Outcome = Literal["sent", "partly_sent", "merged", "expired", "suppressed", "undeliverable"]

@@ -18,9 +18,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from structlog.contextvars import bind_contextvars
 
 from starter.api.problems import Problem
+from starter.tenant import ALL_TENANTS
 from store.api_keys import ApiKey, ApiKeys, Role
 
-ALL_TENANTS = "*"
 KNOWN_SECONDS = 2.0  # how long a revoked key may still be accepted by an API process that just saw it
 KNOWN_AT_MOST = 10_000  # keys
 
@@ -55,13 +55,17 @@ class Caller:
         """The one tenant whose data it may touch; None for all."""
         return None if self.tenant == ALL_TENANTS else self.tenant
 
+    def may(self, right: Right) -> bool:
+        """Whether the role has the right."""
+        return right in RIGHTS[self.role]
+
     def need(self, right: Right) -> None:
         """Refuse unless the role has the right.
 
         Raises:
             Problem: 403.
         """
-        if right not in RIGHTS[self.role]:
+        if not self.may(right):
             raise Problem(403, "forbidden", f"A key with the role {self.role.value!r} may not {right.value}.")
 
     def own_tenant(self) -> str:

@@ -10,6 +10,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from runtime.settings import Settings
 from starter.api import files, health, jobs, notifications, people, problems, unsubscribe
 from starter.api.access import KnownKeys
+from starter.api.body_limit import BodyLimit
 from starter.api.log_context import LogContext
 from starter.services import open_services
 
@@ -41,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     routers = (notifications, people, unsubscribe, files, jobs, health)
     for router in (each.router for each in routers):
         app.include_router(router)
+    app.add_middleware(BodyLimit)
     app.add_middleware(LogContext)
     FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz", exclude_spans=["receive", "send"])
     return app

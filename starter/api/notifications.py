@@ -7,7 +7,7 @@ from opentelemetry import trace
 from pydantic import BaseModel, ConfigDict, Field
 from structlog.contextvars import bind_contextvars
 
-from activities.templates import TemplateDataError, UnknownTemplate
+from activities.templates import TemplateBroken, TemplateDataError, UnknownTemplate
 from contracts.payloads.job import JobState
 from starter.api.access import AuthenticatedCaller, Right
 from starter.api.files import IdempotencyKey
@@ -71,6 +71,9 @@ async def send_notification(
         raise Problem(422, "unknown_template", str(error)) from error
     except TemplateDataError as error:
         raise Problem(422, "template_data_missing", str(error)) from error
+    except TemplateBroken as error:
+        detail = f"A template cannot be used; nothing was sent. Tell whoever keeps the templates: {error}"
+        raise Problem(500, "template_broken", detail) from error
     except InvalidNotification as error:
         raise Problem(422, "invalid_notification", str(error)) from error
     if submitted.first_run_id:

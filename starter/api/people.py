@@ -1,16 +1,25 @@
 """/v1/people: who can be reached how, and when; /v1/suppressions: addresses that must not be used."""
 
 from datetime import datetime
+from functools import cache
 from typing import Annotated
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import available_timezones
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
 
+from contracts.addresses import normalised
 from contracts.payloads.notification import ChannelName
+from starter.address_request import Address
 from starter.api.access import AuthenticatedCaller, Right
 from starter.api.problems import Problem
-from starter.notification_request import Address, PersonBody, PreferenceBody, QuietHoursBody, Slug
+from starter.person_request import (
+    MAX_DETAIL_CHARACTERS,
+    PersonBody,
+    PreferenceBody,
+    QuietHoursBody,
+    SuppressionBody,
+)
 from starter.services import Services
 from store.people import ANY, Person, Preference, StoredTarget
 from store.suppressions import Reason
@@ -41,14 +50,16 @@ class PersonView(BaseModel):
     preferences: list[PreferenceBody]
 
 
-class SuppressionBody(BaseModel):
-    """For bounces and complaints that a mail provider reports, and to lift one."""
+class TargetRef(BaseModel):
+    """What a key is answered that may not see contents."""
 
-    channel: ChannelName
-    address: str
-    reason: Reason = Reason.BOUNCED
-    category: Slug | None = None
-    detail: str = ""
+    target_id: str
+
+
+class PersonRef(BaseModel):
+    """What a key is answered that may not see contents."""
+
+    person: str
 
 
 class SuppressionView(BaseModel):
@@ -66,8 +77,11 @@ class SuppressionView(BaseModel):
 @router.put("/people/{person}", summary="Make or change a person")
 async def put_person(
     request: Request, caller: AuthenticatedCaller, person: PersonInPath, body: PersonBody
-) -> PersonView:
-    """Replace locale, time zone and quiet hours; and targets and preferences where given."""
+) -> PersonView | PersonRef:
+    """Replace locale, time zone and quiet hours; and targets and preferences where given.
+
+    A key that may not see contents is answered the person's id only.
+    """
     services: Services = request.app.state.services
     caller.need(Right.SUBMIT)
     tenant = caller.own_tenant()
@@ -87,6 +101,8 @@ async def put_person(
         if body.preferences is not None
         else None,
     )
+    if not caller.may(Right.SEE_CONTENTS):
+        return PersonRef(person=person)
     return await _view(services, tenant, person)
 
 
@@ -98,13 +114,17 @@ async def get_person(request: Request, caller: AuthenticatedCaller, person: Pers
 
 
 @router.post("/people/{person}/targets", status_code=201, summary="Register an address or a device")
-async def add_target(request: Request, caller: AuthenticatedCaller, person: PersonInPath, body: Address) -> TargetView:
+async def add_target(
+    request: Request, caller: AuthenticatedCaller, person: PersonInPath, body: Address
+) -> TargetView | TargetRef:
     """A device registers its token at every start: a token that was dead is used again."""
     services: Services = request.app.state.services
     caller.need(Right.SUBMIT)
     tenant = caller.own_tenant()
     await _existing(services, tenant, person)
     target = await services.people.add_target(tenant, person, body.target())
+    if not caller.may(Right.SEE_CONTENTS):
+        return TargetRef(target_id=target.target_id)
     return (await _targets(services, [target]))[0]
 
 
@@ -149,7 +169,7 @@ async def suppress(request: Request, caller: AuthenticatedCaller, body: Suppress
         body.address,
         body.reason,
         category=body.category or ANY,
-        detail=body.detail[:500],
+        detail=body.detail[:MAX_DETAIL_CHARACTERS],
     )
 
 
@@ -164,15 +184,21 @@ async def lift(
     """After the recipient asked for it, or the mailbox was mended."""
     services: Services = request.app.state.services
     caller.need(Right.SUBMIT)
-    if not await services.suppressions.remove(caller.own_tenant(), channel, address, category):
+    if not await services.suppressions.remove(caller.own_tenant(), channel, normalised(channel, address), category):
         raise Problem(404, "suppression_not_found", "This address is not suppressed for that category.")
 
 
+@cache
+def _zones() -> frozenset[str]:
+    """Places and UTC: `EST` and `GMT0` know no daylight saving, and names such as `localtime` differ by machine."""
+    return frozenset(name for name in available_timezones() if "/" in name or name == "UTC")
+
+
 def _check_zone(name: str) -> None:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise Problem(422, "unknown_time_zone", f"{name!r} is no IANA time zone such as Europe/Berlin.") from error
+    if name not in _zones():
+        raise Problem(
+            422, "unknown_time_zone", f"{name[:64]!r} is no IANA time zone such as Europe/Berlin, and not UTC."
+        )
 
 
 async def _existing(services: Services, tenant: str, person: str) -> Person:

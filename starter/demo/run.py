@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -183,6 +184,6 @@ def _report(out: Console, jobs: list[Ran], problems: list[str], folder: Path, se
     entries = [{key: value for key, value in asdict(job).items() if key != "came_out"} for job in jobs]
     summary.write_text(json.dumps({"jobs": entries, "ok": not problems}, indent=2))
     for problem in problems:
-        out.print(f"[red]problem:[/red] {problem}", highlight=False)
+        out.print(f"[red]problem:[/red] {escape(problem)}", highlight=False)
     out.print(f"Thumbnails and texts: {folder / 'artefacts'}/   Summary: {summary}", highlight=False)
     out.print(f"{'All well' if not problems else 'Not well'}, {seconds:.0f} s. `make dev` leaves everything running.")

@@ -1,15 +1,17 @@
 """Every channel's real client, against the simulator."""
 
+import asyncio
 import shutil
 import uuid
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from activities.adapters.channels.apns import Apns
 from activities.adapters.channels.channel import Channel, Content, Message, Target
@@ -47,6 +49,11 @@ class Clients:
             content=Content(subject=subject, text=text, html=f"<p>{text}</p>"),
         )
         return replace(made, **more)  # type: ignore[arg-type]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The worker's loop: its transports are not those of asyncio."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

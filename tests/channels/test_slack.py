@@ -16,8 +16,8 @@ SLACK = ChannelName.SLACK
 
 def test_a_channel_has_its_own_pace_within_the_workspace(clients: Clients) -> None:
     assert clients.channels[SLACK].scopes(clients.targets[SLACK]) == (
-        Scope("slack:T1"),
-        Scope("slack:T1:C1", interval=timedelta(seconds=1), burst=3),
+        Scope("slack:T1", "the Slack workspace T1"),
+        Scope("slack:T1:C1", "the Slack channel", interval=timedelta(seconds=1), burst=3),
     )
 
 

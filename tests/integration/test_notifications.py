@@ -96,7 +96,7 @@ async def test_the_link_in_the_mail_unsubscribes_from_its_category_in_one_click(
         done = await anybody.post(link, data={"List-Unsubscribe": "One-Click"})
         assert done.status_code == 200
         forged = await anybody.post(link[:-2] + "xx")
-        assert (forged.status_code, forged.json()["code"]) == (404, "invalid_link")
+        assert (forged.status_code, "This link does not work" in forged.text) == (404, True)
     told = await result(acme, body)
     assert (told["outcome"], told["targets"][0]["code"]) == ("suppressed", "unsubscribed")
     assert (await result(acme, body | {"category": "billing"}))["outcome"] == "sent"
@@ -196,7 +196,7 @@ REFUSED = [
     ({"recipient": ADA, "template": "welcome", "data": {"name": "A"}}, "`url` (in body.txt, body.html)"),
     ({"recipient": ADA, "content": TEXT, "expires": "2020-01-01T00:00:00Z"}, "already past"),
     ({"recipient": ADA, "content": TEXT, "expires": "P30D"}, "at most 7 days"),
-    ({"recipient": ADA, "content": TEXT, "expires": "2026-12-01T00:00:00"}, "timezone"),
+    ({"recipient": ADA, "content": TEXT, "expires": "2026-12-01T00:00:00"}, "with its time zone"),
     ({"recipient": ADA, "content": TEXT, "urgent": True}, "urgent"),
     ({"recipient": ADA, "content": TEXT, "channels": ["email"]}, "`channels` is for a person"),
     ({"recipient": ADA, "content": TEXT, "attachments": ["nothing"]}, "there is no file nothing"),
@@ -270,6 +270,9 @@ async def test_the_command_line_sends_and_says_how_it_ended(up: Running) -> None
     missing = await asyncio.to_thread(holdfast, *words)
     assert missing.returncode == 1
     assert "needs data that is missing: `name`" in " ".join(missing.stderr.split())
+    twice = [await asyncio.to_thread(holdfast, *words, "--data", data, "--idempotency-key", "cli") for _ in range(2)]
+    assert "asked before" not in twice[0].stdout
+    assert "(asked before: this is that job)" in twice[1].stdout
     shown = await asyncio.to_thread(holdfast, "preview", "welcome", "--locale", "de")
     assert shown.stdout.startswith("Willkommen, Ada\n")
     listed = await asyncio.to_thread(holdfast, "templates")

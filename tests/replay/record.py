@@ -109,7 +109,11 @@ LOST = Outcome(Verdict.MAYBE_SENT, "reply_lost")
 BUSY = Outcome(Verdict.RETRY, "429", retry_after=timedelta(seconds=2), scope="email")
 DEAD = Outcome(Verdict.DROP_TARGET, "UNREGISTERED")
 BROKEN = Outcome(Verdict.FIX_OURS, "5.6.0", "content rejected")
-NOTIFICATIONS = ("sent", "fallback", "waited", "digest", "merged", "expired", "parked", "discarded", "quiet")
+OUTAGE = Outcome(Verdict.RETRY, "connection", scope="email")
+NOTIFICATIONS = (
+    *("sent", "fallback", "waited", "digest", "merged", "alone", "expired", "parked", "discarded", "quiet"),
+    *("continued", "after_continued"),
+)
 
 
 async def _notification(env: WorkflowEnvironment, stage: NotificationStage, shape: str) -> WorkflowHistory:
@@ -118,18 +122,21 @@ async def _notification(env: WorkflowEnvironment, stage: NotificationStage, shap
     now = datetime.now(UTC)
     quiet = (f"{now - timedelta(hours=1):%H:%M}", f"{now + timedelta(hours=2):%H:%M}")
     both = ((ChannelName.FCM, "phone"), (ChannelName.EMAIL, "ada@example.com"))
-    waits = shape in {"digest", "merged", "expired", "quiet"}
+    waits = shape in {"digest", "merged", "alone", "expired", "quiet"}
     await stage.person(reachable=both, quiet=quiet if waits else None, zone="UTC")
     fcm.script = [DEAD] if shape == "fallback" else [SENT]
-    scripts: dict[str, list[Outcome | Exception]] = {
+    scripts: dict[str, list[Outcome | BaseException]] = {
         "waited": [BUSY, LOST, SENT],
         "parked": [BROKEN],
         "discarded": [BROKEN],
+        "alone": [BROKEN, SENT],
+        "continued": [*[OUTAGE] * 12, SENT],
+        "after_continued": [*[OUTAGE] * 12, SENT],
     }
     email.script = scripts.get(shape, [SENT])
     routes = (Route.PUSH, Route.EMAIL) if shape == "fallback" else (Route.EMAIL,)
     other = None
-    if shape in {"digest", "merged"}:
+    if shape in {"digest", "merged", "alone"}:
         until = (now + timedelta(hours=2)).replace(second=0, microsecond=0)
         other = await stage.waiting(until, subject="Other")
     lives = timedelta(minutes=30) if shape == "expired" else timedelta(hours=24)
@@ -151,10 +158,13 @@ async def _notification(env: WorkflowEnvironment, stage: NotificationStage, shap
             await asyncio.sleep(1)
         return await handle.fetch_history()
     handle = await stage.submit(routes=routes, lives=lives)
-    await handle.result()
-    if shape == "merged" and other is not None:
+    with suppress(WorkflowFailureError):  # the carrier of `alone` is not resolved by anybody
+        await handle.result()
+    if shape in {"merged", "alone"} and other is not None:
         handle = await stage.start(other)
         await handle.result()
+    if shape == "continued":
+        handle = env.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id)
     return await handle.fetch_history()
 
 
@@ -164,7 +174,10 @@ async def record_notifications() -> None:
         dev_server_existing_path=find_binary(),
         dev_server_startup_timeout=timedelta(seconds=60),
         search_attributes=list(search_attributes.ALL),
-        dev_server_extra_args=["--dynamic-config-value", "frontend.WorkflowTimeSkippingEnabled=true"],
+        dev_server_extra_args=[
+            *("--dynamic-config-value", "frontend.WorkflowTimeSkippingEnabled=true"),
+            *("--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=60"),
+        ],
     ) as env:
         for shape in NOTIFICATIONS:
             path = HISTORIES / "notification" / f"{shape}.json"

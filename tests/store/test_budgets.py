@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from runtime.clock import FixedClock
-from store.budgets import RETURN_INTERVAL, Budgets, PausedFor
+from store.budgets import PROBE, RETURN_INTERVAL, Budgets, PausedFor
 from store.database import Database
 
 SECOND = timedelta(seconds=1)
@@ -135,3 +135,40 @@ async def test_waiters_of_a_long_outage_wake_in_vain_a_bounded_number_of_times(
     finished = sorted(at for at, _ in done)
     assert finished[-1] - over < 62 * SECOND
     assert min(later - earlier for earlier, later in pairwise(finished)) >= timedelta()
+
+
+@pytest.mark.asyncio
+async def test_a_slot_that_was_missed_is_lost_where_there_is_a_pace(budgets: Budgets, clock: FixedClock) -> None:
+    """Workers that were away would otherwise send a whole backlog in one second."""
+    slots = [(await budgets.reserve("slack:C1", interval=SECOND)).at for _ in range(60)]
+    clock.advance(timedelta(minutes=5))
+    again = [(await budgets.reserve("slack:C1", interval=SECOND, reserved=slot)).at for slot in slots]
+    assert again == [clock.now() + place * SECOND for place in range(60)]
+    soon = (await budgets.reserve("slack:C2", interval=SECOND)).at
+    clock.advance(timedelta(seconds=4))
+    assert (await budgets.reserve("slack:C2", interval=SECOND, reserved=soon)).at == clock.now()
+    assert (await budgets.reserve("email:relay", reserved=soon)).at == clock.now()
+
+
+@pytest.mark.asyncio
+async def test_after_a_refused_credential_one_goes_first(budgets: Budgets, clock: FixedClock) -> None:
+    """Or all that wait would be refused, and park, before the first answer is there."""
+    until = await budgets.pause("email:relay", PausedFor.AUTH, asked=timedelta(minutes=5))
+    slots = [(await budgets.reserve("email:relay")).at for _ in range(5)]
+    behind = until + PROBE
+    assert slots == [until, *(behind + place * RETURN_INTERVAL for place in range(4))]
+    clock.advance(timedelta(minutes=5))
+    await budgets.pause("email:relay", PausedFor.AUTH, asked=timedelta(minutes=5))
+    moved = await budgets.reserve("email:relay", reserved=slots[1])
+    assert (moved.at, moved.paused_for) == (clock.now() + timedelta(minutes=5), PausedFor.AUTH)
+
+
+@pytest.mark.asyncio
+async def test_an_outage_does_not_hide_a_refused_credential(budgets: Budgets, clock: FixedClock) -> None:
+    await budgets.pause("email:relay", PausedFor.AUTH, asked=timedelta(minutes=5), detail="535")
+    await budgets.pause("email:relay", PausedFor.OUTAGE, detail="reset")
+    paused = (await budgets.paused())["email:relay"]
+    assert (paused.paused_for, paused.detail) == (PausedFor.AUTH, "535")
+    clock.advance(timedelta(minutes=6))
+    await budgets.pause("email:relay", PausedFor.OUTAGE, detail="reset")
+    assert (await budgets.paused())["email:relay"].paused_for is PausedFor.OUTAGE

@@ -91,15 +91,47 @@ async def test_purging_deletes_what_is_thirty_days_old_in_batches(effects: Effec
 
 @pytest.mark.asyncio
 async def test_a_released_claim_is_new_again_and_a_settled_effect_stays(effects: Effects) -> None:
-    assert (await effects.claim("r", "send", "t")).status is ClaimStatus.NEW
-    await effects.release("r", "send", "t")
+    first = await effects.claim("r", "send", "t")
+    await effects.release("r", "send", "t", owner=first.owner)
     assert await effects.find("r", "send", "t") is None
-    assert (await effects.claim("r", "send", "t")).status is ClaimStatus.NEW
+    second = await effects.claim("r", "send", "t")
+    assert second.status is ClaimStatus.NEW
     await effects.settle("r", "send", "t", {"outcome": "sent"})
-    await effects.release("r", "send", "t")
+    await effects.release("r", "send", "t", owner=second.owner)
     found = await effects.find("r", "send", "t")
     assert found is not None
     assert (found.status, found.outcome) == (ClaimStatus.SETTLED, {"outcome": "sent"})
+
+
+@pytest.mark.asyncio
+async def test_who_lost_a_claim_cannot_take_it_back(effects: Effects) -> None:
+    stalled = await effects.claim("r", "send", "t")
+    found = await effects.claim("r", "send", "t")
+    assert (found.status, found.owner) == (ClaimStatus.UNSETTLED, stalled.owner)
+    assert await effects.take_over("r", "send", found)
+    await effects.release("r", "send", "t", owner=stalled.owner)
+    assert (await effects.claim("r", "send", "t")).status is ClaimStatus.UNSETTLED
+
+
+@pytest.mark.asyncio
+async def test_of_many_that_take_a_claim_over_one_does(effects: Effects, clock: FixedClock) -> None:
+    await effects.claim("r", "send", "t")
+    clock.advance(timedelta(minutes=1))
+    found = await effects.claim("r", "send", "t")
+    owners = await asyncio.gather(*(effects.take_over("r", "send", found) for _ in range(8)))
+    assert sum(owner is not None for owner in owners) == 1
+    now = await effects.claim("r", "send", "t")
+    assert now.owner == next(owner for owner in owners if owner)
+    assert (now.claimed_at, now.taken_at) == (clock.now() - timedelta(minutes=1), clock.now())
+
+
+@pytest.mark.asyncio
+async def test_what_is_settled_is_never_settled_otherwise(effects: Effects) -> None:
+    await effects.settle("r", "send", "t", {"outcome": "sent"})  # even where the claim is gone
+    await effects.settle("r", "send", "t", {"outcome": "failed"})
+    found = await effects.claim("r", "send", "t")
+    assert (found.status, found.outcome) == (ClaimStatus.SETTLED, {"outcome": "sent"})
+    assert await effects.take_over("r", "send", found) is None
 
 
 @pytest.mark.asyncio

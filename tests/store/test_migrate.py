@@ -17,7 +17,7 @@ from store.tables import LEDGER, MAIN
 from tests.store.conftest import migrated
 from tests.store.test_database import ROOT
 
-EVERYTHING = ["0001_first", "0002_page_text_by_content", "0003_notifications", "0001_effects"]
+EVERYTHING = ["0001_first", "0002_page_text_by_content", "0003_notifications", "0001_effects", "0002_owner"]
 SINCE_0003 = ("people", "targets", "preferences", "suppressions", "notifications", "budgets")
 MIGRATE = """
 import asyncio, json, sys

@@ -6,7 +6,7 @@ import pytest
 from contracts.payloads.notification import ChannelName
 from runtime.clock import FixedClock
 from store.database import Database
-from store.people import NewTarget, People, Person, Preference, StoredTarget, allowed
+from store.people import NewTarget, People, Person, Preference, StoredTarget, allowed, target_id_of
 from store.suppressions import SOFT_BOUNCE_REST, SOFT_BOUNCES, Reason, Suppressions, TooManyDrops
 
 EMAIL, FCM = ChannelName.EMAIL, ChannelName.FCM
@@ -55,6 +55,24 @@ async def test_a_device_belongs_to_who_logged_in_last_and_keeps_its_id(people: P
     assert await addresses(people, "grace") == [("fcm", "t")]
     assert await people.target("acme", first.target_id) == second
     assert await people.target("globex", first.target_id) is None
+
+
+@pytest.mark.asyncio
+async def test_an_address_that_is_removed_and_registered_again_keeps_its_id(people: People) -> None:
+    for spelling in ("a@x.example", " A@X.Example "):
+        await people.put(Person("acme", "ada"), [NewTarget(EMAIL, spelling)])
+        (target,) = await people.targets("acme", "ada")
+        assert (target.target_id, target.address) == (target_id_of("acme", EMAIL, "a@x.example"), "a@x.example")
+        await people.put(Person("acme", "ada"), [])
+        assert await people.target("acme", target.target_id) is None
+    others = {target_id_of(*each) for each in (("globex", EMAIL, "a@x.example"), ("acme", FCM, "a@x.example"))}
+    assert len(others | {target.target_id}) == 3
+
+
+@pytest.mark.asyncio
+async def test_two_spellings_of_an_address_are_one_target(people: People) -> None:
+    await people.put(Person("acme", "ada"), [NewTarget(EMAIL, "Ada@X.example"), NewTarget(EMAIL, "ada@x.EXAMPLE")])
+    assert await addresses(people) == [("email", "ada@x.example")]
 
 
 @pytest.mark.asyncio
@@ -161,17 +179,17 @@ async def test_a_mailbox_rests_after_five_soft_bounces_for_thirty_days(
 
 
 @pytest.mark.asyncio
-async def test_a_wave_of_deaths_is_stopped_for_the_channel_and_not_for_bounces(
+async def test_a_wave_of_deaths_is_stopped_for_the_channel_of_a_tenant(
     suppressions: Suppressions, clock: FixedClock
 ) -> None:
     for number in range(5):
-        await suppressions.add("acme", FCM, f"t{number}", Reason.DEAD)
-    with pytest.raises(TooManyDrops, match="5 addresses of the channel fcm were dropped within an hour"):
-        await suppressions.add("globex", FCM, "t5", Reason.DEAD)
-    await suppressions.add("acme", ChannelName.APNS, "t", Reason.DEAD)
-    await suppressions.add("acme", EMAIL, "a@x.example", Reason.BOUNCED)
+        await suppressions.add("acme", FCM, f"t{number}", Reason.DEAD, guarded=True)
+    with pytest.raises(TooManyDrops, match="5 addresses of this tenant's channel fcm were dropped within an hour"):
+        await suppressions.add("acme", FCM, "t5", Reason.DEAD, guarded=True)
+    await suppressions.add("acme", ChannelName.APNS, "t", Reason.DEAD, guarded=True)
+    await suppressions.add("acme", FCM, "reported", Reason.BOUNCED)
     clock.advance(timedelta(hours=1))
-    await suppressions.add("acme", FCM, "t5", Reason.DEAD)
+    await suppressions.add("acme", FCM, "t5", Reason.DEAD, guarded=True)
     listed = await suppressions.list("acme", limit=3)
     assert (listed[0].channel.value, listed[0].address) == ("fcm", "t5")
     assert len(listed) == 3

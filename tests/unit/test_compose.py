@@ -32,7 +32,11 @@ SHARED_SETTINGS = {
     "AWS_SECRET_ACCESS_KEY",
     "AWS_REGION",
     "AWS_ALLOW_HTTP",
+    "HOLDFAST_SIGNING_KEY",
+    "HOLDFAST_PUBLIC_URL",
 }
+CHANNEL_PREFIXES = ("smtp_", "mail_", "slack_", "fcm_", "apns_", "vapid_", "web_push_", "webhook_", "max_drops_")
+VENDOR_URLS = {"slack_api_url", "fcm_api_url", "apns_url"}  # only tests set other ones
 # Keys that only `temporal server start-dev` needs: elsewhere their default is what TUNING sets.
 START_DEV_ONLY = {"system.forceSearchAttributesCacheRefreshOnRead"}
 
@@ -110,7 +114,7 @@ def test_ports_are_published_on_loopback_only(compose: dict[str, Any]) -> None:
 def test_every_password_can_be_set(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         for key, value in service.get("environment", {}).items():
-            if re.search(r"PASSWORD|PWD|SECRET|_ACCESS_KEY", key):
+            if re.search(r"PASSWORD|PWD|SECRET|_ACCESS_KEY|SIGNING_KEY", key):
                 assert re.fullmatch(r"\$\{[A-Z_]+:-dev-only-[a-z]+\}", value), f"{name}: {key}"
 
 
@@ -119,7 +123,7 @@ def test_mounted_files_and_used_volumes_exist(compose: dict[str, Any]) -> None:
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
             if source.startswith("."):
-                assert (ROOT / source).is_file(), mount
+                assert (ROOT / source).exists(), mount
                 assert mount.endswith(":ro"), mount
             else:
                 assert source in compose["volumes"], mount
@@ -174,6 +178,65 @@ def test_bootstrap_worker_and_api_get_settings_that_load(
         assert settings.resolved_database_url() == "postgresql://holdfast:dev-only-store@postgresql:5432/holdfast"
         assert settings.resolved_ledger_url() == settings.resolved_database_url()
         assert settings.resolved_blobs_url() == "s3://holdfast"
+
+
+def test_worker_and_api_read_the_same_unsubscribe_links_with_or_without_an_env_file(
+    ours: dict[str, dict[str, Any]],
+) -> None:
+    for key in ("HOLDFAST_SIGNING_KEY", "HOLDFAST_PUBLIC_URL"):
+        (value,) = {ours[name]["environment"][key] for name in ("worker", "api")}
+        assert value.startswith(f"${{{key}:-"), value
+
+
+def test_every_setting_of_a_channel_is_passed_on_from_the_env_file(
+    ours: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contracts.payloads.notification import ChannelName
+    from runtime.settings import Settings
+
+    wanted = {name for name in Settings.model_fields if name.startswith(CHANNEL_PREFIXES)} - VENDOR_URLS
+    passed = ours["worker"]["environment"]
+    for name in wanted:
+        key = f"HOLDFAST_{name.upper()}"
+        assert passed[key].startswith(f"${{{key}:-"), name
+    with monkeypatch.context() as patched:
+        for key, value in passed.items():
+            patched.setenv(key, re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value))
+        settings = Settings(_env_file=None)
+    assert settings.configured_channels() == {ChannelName.EMAIL, ChannelName.WEBHOOK}
+    assert (settings.slack_workspace, settings.apns_environment) == ("default", "production")
+
+
+def test_mail_goes_to_the_catcher_until_a_relay_is_set(compose: dict[str, Any]) -> None:
+    catcher = compose["services"]["mail"]
+    assert catcher["image"].startswith("axllent/mailpit:v")
+    assert catcher["ports"] == ["127.0.0.1:8025:8025", "127.0.0.1:1025:1025"]
+    environment = compose["services"]["worker"]["environment"]
+    assert environment["HOLDFAST_SMTP_URL"] == "${HOLDFAST_SMTP_URL:-smtp://mail:1025}"
+    assert environment["HOLDFAST_SMTP_INSECURE"] == "${HOLDFAST_SMTP_INSECURE:-true}"
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("smtp://relay.example:587", True),
+        ("smtp://user:password@127.0.0.1:25", True),
+        ("smtps://user:password@relay.example", True),
+        ("smtp://user:password@relay.example:587", False),
+    ],
+)
+def test_a_relays_password_never_goes_over_the_network_in_clear(
+    url: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runtime.settings import Settings
+
+    monkeypatch.setenv("HOLDFAST_SMTP_URL", url)
+    monkeypatch.setenv("HOLDFAST_SMTP_INSECURE", "true")
+    if taken:
+        assert Settings(_env_file=None).smtp_insecure
+    else:
+        with pytest.raises(ValueError, match="would send the password of HOLDFAST_SMTP_URL over the network in clear"):
+            Settings(_env_file=None)
 
 
 def test_the_worker_may_drain_before_it_is_killed(ours: dict[str, dict[str, Any]]) -> None:

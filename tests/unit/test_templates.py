@@ -1,5 +1,6 @@
 """Templates: forms, locales, escaping, and what senders are told when data is missing."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -119,9 +120,22 @@ def test_data_cannot_break_out_of_any_form(built_in: Templates) -> None:
     assert evil in made.push_title
 
 
-@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//a.example", "a.example", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "//a.example",
+        "a.example",
+        "",
+        "https://user:pw@a.example",
+        "https://a.example/><!channel> <https://evil.example|Open",
+        "https://a.example\\@evil.example",
+        "https://a.example/x y",
+    ],
+)
 def test_only_web_links_stand_behind_a_button(built_in: Templates, url: str) -> None:
-    with pytest.raises(TemplateDataError, match="a link must be an http or https URL"):
+    with pytest.raises(TemplateDataError, match=r"a link must (be an http or https URL|be free of|not have a user)"):
         built_in.render("invoice_paid", "en", INVOICE | {"url": url})
 
 
@@ -152,6 +166,8 @@ def test_a_form_that_grows_without_end_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "forms", "told"),
     [
+        ("", {"push_json": "[1]"}, "must be an object of texts"),
+        ("", {"push_json": '{"title": 3}'}, "must be an object of texts"),
         ('category = "c"\nchannels = ["fax"]\n', {}, "template.toml"),
         ('category = "c"\nchannels = ["email"]\ncolour = 1\n', {}, "colour"),
         ('category = "c"\nchannels = ["email"]\ndefault_locale = "fr"\n', {}, "no folder for its default locale 'fr'"),
@@ -200,3 +216,157 @@ def test_a_template_says_where_and_how_it_goes(built_in: Templates) -> None:
         True,
         "resend",
     )
+
+
+def test_no_locale_is_checked_alone(tmp_path: Path) -> None:
+    mine = folder(tmp_path)
+    german = tmp_path / "mine/de"
+    german.mkdir()
+    (german / "subject.txt").write_text("s")
+    (german / "body.txt").write_text("{{ extra | upper }}")
+    assert mine.render("mine", "en", {}).text == "b\n"
+    with pytest.raises(TemplateDataError, match=r"`extra` \(in body\.txt\)"):
+        mine.check_data("mine", {})
+    mine.check_data("mine", {"extra": "x"})
+
+
+def test_null_is_missing_data(built_in: Templates) -> None:
+    with pytest.raises(
+        TemplateDataError, match=r"missing: `number` .* Given: amount_cents, currency, number \(null\), url"
+    ):
+        built_in.render("invoice_paid", "en", INVOICE | {"number": None})
+
+
+@pytest.mark.parametrize(
+    ("body", "data", "told"),
+    [
+        (
+            "{{ a }}",
+            {"a": {"b": [1]}},
+            r"mine/en/body\.txt: a value that is printed is a dict: give a text or a number",
+        ),
+        ("{{ a }}", {"a": [1]}, "a value that is printed is a list"),
+        ("{{ a.b }}", {"a": {"b": None}}, "a value that is printed is None: give the value"),
+        ("{{ a | money(b) }}", {"a": 1, "b": None}, "missing: `b`"),
+        ("{{ a | money(b) }}", {"a": 1, "b": ["EUR"]}, "`money` needs a currency such as EUR"),
+        ("{{ a.strip() }}", {"a": 5}, "missing"),
+        ("{{ a | paragraphs }}", {"a": 5}, "the data does not fit"),
+        ("{{ a.pop('zz') }}", {"a": {}}, "body"),
+        ("{{ (a.split())[3] }}", {"a": "x"}, "missing"),
+    ],
+)
+def test_a_value_that_would_be_printed_as_python_is_refused(
+    tmp_path: Path, body: str, data: dict[str, JsonValue], told: str
+) -> None:
+    with pytest.raises((TemplateDataError, TemplateBroken), match=told):
+        folder(tmp_path, body_txt=body).render("mine", "en", data)
+
+
+def test_optional_data_that_is_null_is_not_missing(tmp_path: Path) -> None:
+    toml = 'category = "c"\nchannels = ["email"]\noptional = ["b"]\n'
+    mine = folder(tmp_path, toml, body_txt="a{% if b %} {{ b }}{% endif %}")
+    assert mine.render("mine", "en", {"b": None}).text == "a\n"
+    assert mine.render("mine", "en", {"b": 0.5}).text == "a 0.5\n"
+
+
+def test_the_unsubscribe_link_may_stand_in_any_form_and_is_empty_where_there_is_none(tmp_path: Path) -> None:
+    mine = folder(tmp_path, body_txt="b {{ unsubscribe_url }}")
+    assert mine.render("mine", "en", {}).text == "b\n"
+    assert mine.render("mine", "en", {}, unsubscribe_url="https://a.example/u").text == "b https://a.example/u\n"
+
+
+def test_a_form_that_the_data_makes_no_json_is_told_with_its_name(tmp_path: Path) -> None:
+    mine = folder(tmp_path, push_json='{"title": {{ n }} }')
+    with pytest.raises(TemplateDataError, match=r"mine/en/push\.json is no JSON once rendered with this data"):
+        mine.render("mine", "en", {"n": "x y"})
+
+
+def test_a_links_ampersand_is_escaped_in_a_slack_text_and_plain_behind_a_button(tmp_path: Path) -> None:
+    slack = (
+        '[{"type": "section", "text": {"type": "mrkdwn", "text": "<{{ url | link }}|Open> {{ name }}"}},'
+        ' {"type": "actions", "elements": [{"type": "button", "url": "{{ url | link }}"}]}]'
+    )
+    blocks = (
+        folder(tmp_path, slack_json=slack)
+        .render("mine", "en", {"url": "https://a.example/?x=1&lt=2", "name": "<!here>"})
+        .slack_blocks
+    )
+    assert blocks is not None
+    assert blocks[0]["text"] == {
+        "type": "mrkdwn",
+        "text": "<https://a.example/?x=1&amp;lt=2|Open> &lt;!here&gt;",
+    }
+    assert blocks[1]["elements"] == [{"type": "button", "url": "https://a.example/?x=1&lt=2"}]
+
+
+@pytest.mark.parametrize(
+    ("slack", "told"),
+    [
+        (
+            '[{"type": "section", "text": {"type": "mrkdwn", "text": "{{ a }}"}}]',
+            "text of a section has 3,001 characters",
+        ),
+        ('[{"type": "section", "fields": [{"type": "mrkdwn", "text": "{{ a }}"}]}]', "field of a section has 3,001"),
+        ('[{"type": "header", "text": {"type": "plain_text", "text": "{{ a }}"}}]', "Slack takes 150"),
+        ('[{% for x in range(51) %}{"type": "divider"}{{ "," if x < 50 }}{% endfor %}]', "51 blocks; Slack takes 50"),
+    ],
+)
+def test_what_slack_would_refuse_for_its_length_is_refused_before(tmp_path: Path, slack: str, told: str) -> None:
+    mine = folder(tmp_path, slack_json=slack, body_txt="{{ a | truncate(9) }}")
+    with pytest.raises(TemplateDataError, match=told):
+        mine.render("mine", "en", {"a": "x" * 3_001})
+
+
+def test_slack_blocks_of_ones_own_have_the_same_limits(built_in: Templates) -> None:
+    section: dict[str, JsonValue] = {"type": "section", "text": {"type": "mrkdwn", "text": "x" * 3_001}}
+    with pytest.raises(TemplateDataError, match="`slack_blocks`: the text of a section has 3,001 characters"):
+        built_in.from_text("a", "b", slack_blocks=[section])
+
+
+def test_a_long_comment_reaches_slack_in_part_and_mail_with_its_lines(built_in: Templates) -> None:
+    data: dict[str, JsonValue] = {
+        "author": "Grace",
+        "document": "Plan",
+        "excerpt": "one <b>\r\ntwo\n" + "& " * 4_000,
+        "url": "https://a.example",
+    }
+    made = built_in.render("comment_mention", "en", data)
+    assert made.html is not None
+    assert "one &lt;b&gt;<br>\ntwo<br>" in made.html
+    assert made.text.startswith("Grace wrote in Plan:\n\n> one <b>\n> two\n> & &")
+    assert made.slack_blocks is not None
+    assert "&lt;b&gt;" in str(made.slack_blocks[0]["text"])
+
+
+def test_a_subject_is_one_line_that_a_mail_header_can_hold(built_in: Templates) -> None:
+    data: dict[str, JsonValue] = {"name": "A " * 400, "url": "https://a.example"}
+    subject = built_in.render("welcome", "en", data).subject
+    assert (len(subject), subject[:12], subject[-1]) == (255, "Welcome, A A", "…")
+    assert len(built_in.from_text("x" * 300, "b").subject) == 255
+
+
+def test_no_mail_is_wider_than_its_window_however_long_a_word(built_in: Templates) -> None:
+    html = built_in.render("invoice_paid", "en", INVOICE).html
+    assert html is not None
+    assert html.count("table-layout:fixed") == 2
+    assert "overflow-wrap:anywhere" in html
+
+
+def luminance(colour: str) -> float:
+    """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(
+    ("rule", "behind"),
+    [(r"\.text a", r"\.card"), (r"\.text \.button a", r"\.text \.button"), (r"\.quiet, \.quiet a", r"\.page")],
+)
+def test_links_can_be_read_in_dark_mode(rule: str, behind: str) -> None:
+    dark = (BUILT_IN_TEMPLATES / "_layout/layout.html").read_text().split("prefers-color-scheme: dark")[1]
+    front = re.search(rf"^  {rule} {{ color: (#\w{{6}})", dark, re.MULTILINE)
+    back = re.search(rf"^  {behind} {{ background: (#\w{{6}})", dark, re.MULTILINE)
+    assert front and back
+    lighter, darker = sorted((luminance(front[1]), luminance(back[1])), reverse=True)
+    assert (lighter + 0.05) / (darker + 0.05) >= 4.5

@@ -37,6 +37,7 @@ from store.blobs import Blobs
 from store.budgets import Budgets
 from store.database import Database
 from store.effects import Effects
+from store.jobs import Jobs, NewJob
 from store.migrate import migrate
 from store.notifications import Notification, Notifications
 from store.people import NewTarget, People, Person, Preference, StoredTarget
@@ -91,17 +92,17 @@ class ScriptedChannel:
     """Answers in order; the last answer repeats. An answer may be an exception."""
 
     name: ChannelName
-    script: list[Outcome | Exception] = field(default_factory=lambda: [SENT])
+    script: list[Outcome | BaseException] = field(default_factory=lambda: [SENT])
     after_lost_reply: AfterLostReply = AfterLostReply.RESEND
     scope: str | None = None
     interval: timedelta | None = None
     found: Outcome | None = None
     during: Callable[[datetime], Outcome] | None = None
     sent: list[tuple[datetime, Target, Message]] = field(default_factory=list)
-    by_address: dict[str, list[Outcome | Exception]] = field(default_factory=dict)
+    by_address: dict[str, list[Outcome | BaseException]] = field(default_factory=dict)
 
     def scopes(self, target: Target) -> tuple[Scope, ...]:
-        return (Scope(self.scope or self.name.value, interval=self.interval),)
+        return (Scope(self.scope or self.name.value, self.name.value, interval=self.interval),)
 
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:
         script = self.by_address.get(target.address, self.script)
@@ -109,7 +110,7 @@ class ScriptedChannel:
         if self.during is not None:
             return self.during(now)
         answer = script[0] if len(script) == 1 else script.pop(0)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -146,11 +147,14 @@ class NotificationStage:
     client: Client
     database: Database
     clock: ServerClock
+    jobs: Jobs
     people: People
     notifications: Notifications
     suppressions: Suppressions
     effects: Effects
     budgets: Budgets
+    blobs: Blobs
+    unsubscribing: Unsubscribing
     channels: dict[ChannelName, ScriptedChannel]
     queue: str
     activities: NotificationActivities
@@ -195,7 +199,7 @@ class NotificationStage:
 
     async def waiting(self, until: datetime, *, subject: str, person: str = "ada", **more: Any) -> uuid.UUID:
         """A message that waits for the end of quiet hours, as its first `decide` leaves it."""
-        made = await self._store(person, (Route.EMAIL,), timedelta(hours=24), subject, more)
+        made = await self._store(person, (Route.EMAIL,), more.pop("lives", timedelta(hours=24)), subject, more)
         await self.notifications.defer(made, until)
         return made
 
@@ -211,12 +215,18 @@ class NotificationStage:
             created_at=now,
             expires_at=now + lives,
             person=person,
-            content={"subject": subject, "text": f"{subject}, said at length."},
+            content=more.pop("content", {"subject": subject, "text": f"{subject}, said at length."}),
             **more,
         )
+        job = NewJob(new.notification_id, "acme", "notification", workflow_id("acme", new.notification_id), person)
         async with self.database.write() as connection:
             await self.notifications.add(connection, new)
+            await self.jobs.submit(connection, job)
         return new.notification_id
+
+    async def submit_deferred(self, until: datetime, *, subject: str, **more: Any) -> Handle:
+        """Start one whose quiet hours ended at `until`."""
+        return await self.start(await self.waiting(until, subject=subject, **more))
 
     def hold_after_defer(self) -> "Hold":
         """Stop the clock when a message begins to wait: time does not skip while an activity runs."""
@@ -237,7 +247,7 @@ class NotificationStage:
     @activity.defn(name="job.record")
     async def record(self, order: RecordJob) -> JobRecorded:
         self.records.append(order)
-        return JobRecorded(changed=True)
+        return JobRecorded(changed=await self.jobs.record(order))
 
     @property
     def all(self) -> list[Any]:
@@ -256,26 +266,35 @@ async def notification_stage(client: Client, folder: Path) -> AsyncIterator[Noti
         Budgets(database, clock),
     )
     channels = {name: ScriptedChannel(name) for name in ChannelName}
-    delivery = Delivery(channels=channels, effects=effects, budgets=budgets, suppressions=suppressions, clock=clock)
+    jobs = Jobs(database, clock)
+    delivery = Delivery(
+        channels=channels, effects=effects, budgets=budgets, suppressions=suppressions, people=people, clock=clock
+    )
+    blobs = Blobs.open(str(folder / "blobs"))
+    unsubscribing = Unsubscribing("key", "https://acme.example")
     activities = NotificationActivities(
         notifications=notifications,
+        jobs=jobs,
         people=people,
         suppressions=suppressions,
         delivery=delivery,
         templates=Templates(BUILT_IN_TEMPLATES),
-        unsubscribing=Unsubscribing("key", "https://acme.example"),
-        blobs=Blobs.open(str(folder / "blobs")),
+        unsubscribing=unsubscribing,
+        blobs=blobs,
         clock=clock,
     )
     stage = NotificationStage(
         client=client,
         database=database,
         clock=clock,
+        jobs=jobs,
         people=people,
         notifications=notifications,
         suppressions=suppressions,
         effects=effects,
         budgets=budgets,
+        blobs=blobs,
+        unsubscribing=unsubscribing,
         channels=channels,
         queue=f"notifications-{uuid.uuid4()}",
         activities=activities,

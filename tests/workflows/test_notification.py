@@ -1,23 +1,46 @@
 """The notification job: who is reached, when, how often; with real activities and a real store, in skipped time."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
-from temporalio.testing import WorkflowEnvironment
+from temporalio.testing import ActivityEnvironment, WorkflowEnvironment
 
-from activities.adapters.channels.channel import AfterLostReply, Outcome, Verdict
-from contracts.payloads.job import JobState, Resolve
-from contracts.payloads.notification import ChannelName, Route, TargetOutcome
+from activities.adapters.channels.channel import (
+    AfterLostReply,
+    CancelledBeforeSending,
+    Message,
+    Outcome,
+    Target,
+    Verdict,
+)
+from activities.delivery import Place
+from contracts import search_attributes
+from contracts.payloads.job import JobRef, JobState, Resolve, WaitUntil
+from contracts.payloads.notification import (
+    ChannelName,
+    NotificationResult,
+    Route,
+    Send,
+    TargetOutcome,
+    TargetResult,
+)
+from runtime.converter import data_converter
+from runtime.server import find_binary
 from store.budgets import PausedFor
-from store.people import Preference
-from store.suppressions import Reason
+from store.database import DatabaseUnavailable
+from store.people import NewTarget, Person, Preference
+from store.suppressions import Reason, Suppression
 from tests.workflows.notification_stage import SENT, Handle, NotificationStage, notification_stage, until_parked
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -316,7 +339,7 @@ async def test_a_full_mailbox_is_counted_once_per_message(stage: NotificationSta
     full = Outcome(Verdict.RETRY, "452 4.2.2", retry_after=timedelta(minutes=15), soft_bounce=True)
     stage.channels[EMAIL].script = [full]
     for _ in range(5):
-        assert (await (await stage.submit(lives=timedelta(hours=1))).result()).outcome == "expired"
+        assert (await (await stage.submit(lives=timedelta(minutes=20))).result()).outcome == "expired"
     result = await (await stage.submit()).result()
     assert result.outcome == "suppressed"
     assert told(result) == [("email", "suppressed", 0, "mailbox_full")]
@@ -330,3 +353,346 @@ async def test_slack_messages_of_one_channel_keep_its_pace(stage: NotificationSt
         assert (await handle.result()).outcome == "sent"
     times = sorted(at for at, _, _ in stage.channels[SLACK].sent)
     assert times[-1] - times[0] > timedelta(seconds=4.5)
+
+
+# --- what a crash, a stalled worker or an outage must not break ---
+
+
+async def run_send(stage: NotificationStage, job_id: uuid.UUID, place: Place | None = None) -> TargetResult | WaitUntil:
+    """One execution of the step outside of Temporal, at the stage's own time."""
+    (target,) = stage.targets["ada"]
+    order = Send(job=JobRef(job_id=job_id, tenant="acme"), target=target.target_id, channel=target.channel)
+    if place is not None:
+        order = order.model_copy(update={"resume": place.model_dump(mode="json")})
+    env = ActivityEnvironment()
+    env.info = replace(env.info, activity_type="notification.send", current_attempt_scheduled_time=stage.clock.set)
+    result: TargetResult | WaitUntil = await env.run(stage.activities.send, order)
+    return result
+
+
+async def stored(stage: NotificationStage, **more: Any) -> uuid.UUID:
+    await stage.person()
+    return await stage.waiting(datetime.now(UTC), subject="Once", **more)
+
+
+class WorkerKilledError(BaseException):
+    """In the middle of a send."""
+
+
+async def kill_in_send(stage: NotificationStage, job_id: uuid.UUID) -> None:
+    stage.channels[EMAIL].script = [WorkerKilledError(), SENT]
+    with pytest.raises(WorkerKilledError):
+        await run_send(stage, job_id)
+
+
+async def test_another_workers_claim_is_respected_for_half_a_minute(stage: NotificationStage) -> None:
+    """It may be cut off from Temporal and still be sending."""
+    job_id = await stored(stage)
+    await kill_in_send(stage, job_id)
+    waits = await run_send(stage, job_id)
+    assert isinstance(waits, WaitUntil)
+    assert waits.until == stage.clock.set + timedelta(seconds=30)
+    assert waits.waiting_for == "the outcome of a send that a lost worker began"
+    stage.clock.set += timedelta(seconds=30)
+    sent = await run_send(stage, job_id, Place.model_validate(waits.place))
+    assert isinstance(sent, TargetResult)
+    assert (sent.outcome, sent.attempts) == (TargetOutcome.SENT, 1)
+    assert len(stage.channels[EMAIL].sent) == 2
+
+
+async def test_of_two_workers_that_race_for_one_effect_one_sends(stage: NotificationStage) -> None:
+    job_id = await stored(stage)
+    both = await asyncio.gather(run_send(stage, job_id), run_send(stage, job_id))
+    assert len(stage.channels[EMAIL].sent) == 1
+    assert {type(each) for each in both} <= {TargetResult, WaitUntil}
+    assert sum(isinstance(each, TargetResult) for each in both) >= 1
+    again = await run_send(stage, job_id)
+    assert isinstance(again, TargetResult)
+    assert again.outcome is TargetOutcome.SENT
+    assert len(stage.channels[EMAIL].sent) == 1
+
+
+async def test_what_was_sent_stays_sent_whatever_changes_afterwards(stage: NotificationStage) -> None:
+    job_id = await stored(stage)
+    first = await run_send(stage, job_id)
+    (target,) = stage.targets["ada"]
+    await stage.suppressions.add("acme", EMAIL, "ada@example.com", Reason.COMPLAINED)
+    stage.clock.set += timedelta(days=2)  # past its expiry
+    assert await run_send(stage, job_id) == first
+    await stage.people.remove_target("acme", "ada", target.target_id)
+    assert await run_send(stage, job_id) == first
+    assert len(stage.channels[EMAIL].sent) == 1
+
+
+async def test_a_store_that_goes_away_after_the_send_does_not_send_twice(
+    stage: NotificationStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.delivery.SETTLE_AGAIN_SECONDS", (0.01, 0.01))
+    job_id = await stored(stage)
+    settle, failures = stage.effects.settle, [3]
+
+    async def away(*args: Any) -> None:
+        if failures[0]:
+            failures[0] -= 1
+            raise DatabaseUnavailable("away")
+        await settle(*args)
+
+    monkeypatch.setattr(stage.effects, "settle", away)
+    waits = await run_send(stage, job_id)
+    assert isinstance(waits, WaitUntil)
+    assert waits.waiting_for == "the store, which does not answer"
+    place = Place.model_validate(waits.place)
+    assert (place.attempts, bool(place.owner)) == (1, True)
+    stage.channels[EMAIL].after_lost_reply = AfterLostReply.CHECK
+    stage.channels[EMAIL].found = Outcome(Verdict.SENT, "ok", vendor_id="found")
+    sent = await run_send(stage, job_id, place)
+    assert isinstance(sent, TargetResult)
+    assert (sent.outcome, sent.vendor_id) == (TargetOutcome.SENT, "found")
+    assert len(stage.channels[EMAIL].sent) == 1
+
+
+async def test_news_of_a_success_cannot_repeat_it(stage: NotificationStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = await stored(stage)
+    await stage.budgets.pause("email", PausedFor.OUTAGE)
+    stage.clock.set += timedelta(minutes=1)
+
+    async def away(_scope: str) -> None:
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(stage.budgets, "succeeded", away)
+    sent = await run_send(stage, job_id)
+    assert isinstance(sent, TargetResult)
+    assert sent.outcome is TargetOutcome.SENT
+
+
+@pytest.mark.parametrize("resend", [True, False])
+async def test_who_is_cancelled_before_anything_left_is_not_maybe_sent(stage: NotificationStage, resend: bool) -> None:
+    job_id = await stored(stage, resend=resend)
+    stage.channels[EMAIL].after_lost_reply = AfterLostReply.BY_TEMPLATE
+    stage.channels[EMAIL].script = [CancelledBeforeSending(), SENT]
+    with pytest.raises(asyncio.CancelledError):
+        await run_send(stage, job_id)
+    sent = await run_send(stage, job_id)
+    assert isinstance(sent, TargetResult)
+    assert sent.outcome is TargetOutcome.SENT
+
+
+async def test_a_shared_device_does_not_show_the_messages_of_who_had_it_before(stage: NotificationStage) -> None:
+    job_id = await stored(stage)
+    await stage.people.put(Person("acme", "grace"), [NewTarget(EMAIL, "ada@example.com")])
+    told_ = await run_send(stage, job_id)
+    assert isinstance(told_, TargetResult)
+    assert (told_.outcome, told_.code) == (TargetOutcome.DROPPED, "target_of_another_person")
+    assert stage.channels[EMAIL].sent == []
+
+
+async def test_who_complains_during_an_outage_gets_nothing_after_it(stage: NotificationStage) -> None:
+    job_id = await stored(stage)
+    stage.channels[EMAIL].script = [OUTAGE, SENT]
+    waits = await run_send(stage, job_id)
+    assert isinstance(waits, WaitUntil)
+    await stage.suppressions.add("acme", EMAIL, "ada@example.com", Reason.COMPLAINED)
+    stage.clock.set = waits.until
+    told_ = await run_send(stage, job_id, Place.model_validate(waits.place))
+    assert isinstance(told_, TargetResult)
+    assert (told_.outcome, told_.code) == (TargetOutcome.SUPPRESSED, "complained")
+
+
+async def test_a_device_of_two_routes_gets_the_message_once(stage: NotificationStage) -> None:
+    await stage.person(reachable=((FCM, "phone"),))
+    result = await (await stage.submit(routes=(Route.PUSH, Route.FCM), every=True)).result()
+    assert told(result) == [("fcm", "sent", 1, None)]
+    assert len(stage.channels[FCM].sent) == 1
+
+
+async def test_a_discarded_target_takes_nothing_from_the_others(
+    stage: NotificationStage, env: WorkflowEnvironment
+) -> None:
+    await stage.person(reachable=((EMAIL, "ada@example.com"), (SLACK, "C1")))
+    stage.channels[EMAIL].script = [BROKEN]
+    stage.channels[SLACK].script = [Outcome(Verdict.RETRY, "429", retry_after=timedelta(seconds=2)), SENT]
+    with env.with_time_skipping_disabled():
+        handle = await stage.submit(routes=(Route.EMAIL, Route.SLACK), every=True)
+        await until_parked(handle)
+        await handle.execute_update("resolve", Resolve(action="discard", reason="wrong"))
+        result = await handle.result()
+    assert result.outcome == "partly_sent"
+    assert told(result) == [("email", "failed", 0, "5.6.0"), ("slack", "sent", 2, None)]
+
+
+async def test_a_job_that_fails_says_what_became_of_every_target(
+    stage: NotificationStage, env: WorkflowEnvironment
+) -> None:
+    await stage.person(reachable=((EMAIL, "ada@example.com"), (FCM, "phone")))
+    stage.channels[EMAIL].script, stage.channels[FCM].script = [BROKEN], [DEAD]
+    with env.with_time_skipping_disabled():
+        handle = await stage.submit(routes=(Route.EMAIL, Route.PUSH), every=True)
+        await until_parked(handle)
+        await handle.execute_update("resolve", Resolve(action="discard"))
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    last = stage.records[-1]
+    assert last.state is JobState.FAILED
+    result = NotificationResult.model_validate(last.result)
+    assert sorted(told(result)) == [("email", "failed", 0, "5.6.0"), ("fcm", "dropped", 1, "UNREGISTERED")]
+
+
+async def test_a_channel_that_fails_again_and_again_falls_back(stage: NotificationStage) -> None:
+    await stage.person(reachable=((FCM, "phone"), (EMAIL, "ada@example.com")))
+    stage.channels[FCM].script = [RuntimeError("a bug")]
+    result = await (await stage.submit(routes=(Route.PUSH, Route.EMAIL))).result()
+    assert result.outcome == "partly_sent"
+    assert [(each.channel.value, each.outcome.value) for each in result.targets] == [
+        ("fcm", "failed"),
+        ("email", "sent"),
+    ]
+    assert len(stage.channels[FCM].sent) == 3
+
+
+async def test_a_step_that_decides_is_parked_like_any_other(
+    stage: NotificationStage, env: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.person()
+    calls = []
+
+    async def broken(_targets: object) -> list[Suppression]:
+        calls.append(1)
+        raise RuntimeError("a bug in deciding")
+
+    monkeypatch.setattr(stage.suppressions, "of", broken)
+    handle = await stage.submit()
+    (parked,) = await until_parked(handle)
+    assert (parked.step, parked.cause, parked.error) == ("decide", "decide:RuntimeError", "a bug in deciding")
+    assert len(calls) == 3
+    monkeypatch.undo()
+    await handle.execute_update("resolve", Resolve(action="retry"))
+    assert (await handle.result()).outcome in {"sent", "expired"}  # its clock may have skipped past its life
+
+
+async def test_a_store_that_is_away_is_waited_for(stage: NotificationStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.person()
+    get, failures = stage.notifications.get, [6]
+
+    async def away(tenant: str, notification_id: uuid.UUID) -> Any:
+        if failures[0] and activity.in_activity():
+            failures[0] -= 1
+            raise DatabaseUnavailable("away")
+        return await get(tenant, notification_id)
+
+    monkeypatch.setattr(stage.notifications, "get", away)
+    result = await (await stage.submit()).result()
+    assert (result.outcome, failures) == ("sent", [0])
+
+
+async def test_a_worker_without_the_channel_parks_what_it_cannot_send(
+    stage: NotificationStage, env: WorkflowEnvironment
+) -> None:
+    await stage.person(reachable=((EMAIL, "ada@example.com"), (FCM, "phone")))
+    del stage.channels[EMAIL]
+    result = await (await stage.submit(routes=(Route.EMAIL, Route.PUSH))).result()
+    assert told(result) == [("email", "suppressed", 0, "channel_not_configured"), ("fcm", "sent", 1, None)]
+    with env.with_time_skipping_disabled():
+        handle = await stage.submit(routes=(Route.EMAIL,))
+        (parked,) = await until_parked(handle)
+    assert parked.cause == "decide:channel_not_configured"
+    assert "this worker has no settings for email" in parked.error
+
+
+async def test_a_lost_reply_at_the_end_of_its_life_is_maybe_sent(stage: NotificationStage) -> None:
+    await stage.person()
+    stage.channels[EMAIL].script = [LOST]
+    result = await (await stage.submit(lives=timedelta(seconds=4))).result()
+    assert told(result) == [("email", "maybe_sent", 1, "reply_lost")]
+
+
+async def test_a_full_mailbox_that_took_the_mail_in_the_end_is_not_counted(stage: NotificationStage) -> None:
+    await stage.person()
+    full = Outcome(Verdict.RETRY, "452 4.2.2", retry_after=timedelta(minutes=15), soft_bounce=True)
+    for _ in range(6):
+        stage.channels[EMAIL].script = [full, SENT]
+        assert (await (await stage.submit()).result()).outcome == "sent"
+    assert await stage.suppressions.list("acme") == []
+
+
+async def test_one_message_that_is_refused_for_itself_does_not_stop_the_others(stage: NotificationStage) -> None:
+    await stage.person()
+    greylisted = Outcome(Verdict.RETRY, "450 4.1.1", retry_after=timedelta(minutes=5), scope="email")
+    bad, *good = [await stage.waiting(datetime.now(UTC), subject=f"Message {number}") for number in range(6)]
+    refused: list[datetime] = []
+
+    async def send(target: Target, message: Message, *, now: datetime) -> Outcome:
+        if message.notification_id == str(bad):
+            refused.append(now)
+            return greylisted
+        return SENT
+
+    stage.channels[EMAIL].send = send  # type: ignore[method-assign]
+    began = stage.clock.set
+    places: dict[uuid.UUID, Place | None] = dict.fromkeys([bad, *good])
+    due = dict.fromkeys(places, began)
+    while places and stage.clock.set < began + timedelta(hours=2):
+        job_id = min(due, key=lambda each: (due[each], each == bad))
+        stage.clock.set = max(stage.clock.set, due[job_id])
+        answer = await run_send(stage, job_id, places[job_id])
+        if isinstance(answer, WaitUntil):
+            places[job_id], due[job_id] = Place.model_validate(answer.place), answer.until
+        else:
+            del places[job_id], due[job_id]
+    assert set(places) == {bad}
+    assert len(refused) > 5
+
+
+async def test_a_vendor_that_gives_no_reason_is_tried_a_few_times(
+    stage: NotificationStage, env: WorkflowEnvironment
+) -> None:
+    await stage.person(reachable=((FCM, "phone"),))
+    stage.channels[FCM].script = [Outcome(Verdict.RETRY, "UNSPECIFIED_ERROR", at_most=2)]
+    with env.with_time_skipping_disabled():
+        handle = await stage.submit(routes=(Route.FCM,))
+        (parked,) = await until_parked(handle)
+    assert parked.cause == "send:UNSPECIFIED_ERROR"
+    assert len(stage.channels[FCM].sent) == 2
+
+
+async def test_a_subscription_that_moved_is_known_by_its_new_address(stage: NotificationStage) -> None:
+    job_id = await stored(stage)
+    stage.channels[EMAIL].script = [Outcome(Verdict.SENT, "250", moved_to="new@example.com")]
+    await run_send(stage, job_id)
+    assert [each.address for each in await stage.people.targets("acme", "ada")] == ["new@example.com"]
+
+
+async def test_waits_name_neither_person_nor_address(stage: NotificationStage) -> None:
+    await stage.person(reachable=((SLACK, "U024BE7LH"),))
+    slack = stage.channels[SLACK]
+    slack.scope = "slack:T1:U024BE7LH"
+    slack.script = [Outcome(Verdict.RETRY, "429", retry_after=timedelta(seconds=2), scope=slack.scope), SENT]
+    first, second = await stage.submit(routes=(Route.SLACK,)), await stage.submit(routes=(Route.SLACK,))
+    for handle in (first, second):
+        assert (await handle.result()).outcome == "sent"
+        assert "U024BE7LH" not in (await handle.fetch_history()).to_json()
+
+
+async def test_a_long_outage_continues_as_new_and_remembers_where_it_was(tmp_path: Path) -> None:
+    async with (
+        await WorkflowEnvironment.start_time_skipping_v2(
+            data_converter=data_converter(),
+            dev_server_existing_path=find_binary(),
+            dev_server_startup_timeout=timedelta(seconds=60),
+            dev_server_log_level="error",
+            search_attributes=list(search_attributes.ALL),
+            dev_server_extra_args=[
+                *("--dynamic-config-value", "frontend.WorkflowTimeSkippingEnabled=true"),
+                *("--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=60"),
+            ],
+        ) as own,
+        notification_stage(own.client, tmp_path) as stage,
+    ):
+        await stage.person(reachable=((EMAIL, "ada@example.com"), (FCM, "phone")))
+        stage.channels[EMAIL].script = [*[OUTAGE] * 12, SENT]
+        handle = await stage.submit(routes=(Route.EMAIL, Route.PUSH), every=True)
+        result = await handle.result()
+        assert sorted(told(result)) == [("email", "sent", 13, None), ("fcm", "sent", 1, None)]
+        assert len(stage.channels[FCM].sent) == 1
+        described = await own.client.get_workflow_handle(handle.id).describe()
+        assert described.run_id != handle.first_execution_run_id
+        assert [record.first_run_id for record in stage.records] == [handle.first_execution_run_id]

@@ -73,7 +73,7 @@ class Apns:
 
     def scopes(self, target: Target) -> tuple[Scope, ...]:  # noqa: ARG002 - the protocol's
         """The app."""
-        return (Scope(f"apns:{self._topic}"),)
+        return (Scope(f"apns:{self._topic}", f"APNs for {self._topic}"),)
 
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:
         """Send over the shared HTTP/2 connection; once more where that connection ended, or the token was too old.

@@ -148,9 +148,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A limiter key such as `slack:T0:C1`. `interval` is the least time between two sends; None is unpaced."""
+    """A limiter key such as `slack:T0:C1`, with `label` for people: the key may name somebody, and the label must not.
+
+    `interval` is the least time between two sends; None is unpaced.
+    """
 
     key: str
+    label: str
     interval: timedelta | None = None
     burst: int = 1
 

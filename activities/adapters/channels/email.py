@@ -79,7 +79,8 @@ class Email:
 
     def scopes(self, target: Target) -> tuple[Scope, ...]:
         """The relay, and the recipient's domain at it."""
-        return (Scope(f"email:{self._relay}"), Scope(f"email:{self._relay}:{_domain(target.address)}"))
+        whole = Scope(f"email:{self._relay}", f"the mail relay {self._relay}")
+        return (whole, Scope(f"{whole.key}:{_domain(target.address)}", "the recipient's mail domain"))
 
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:  # noqa: ARG002 - the protocol's
         """Send one mail; a connection that was used before and turns out dead or closing is replaced at once."""

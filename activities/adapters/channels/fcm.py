@@ -54,7 +54,7 @@ class Fcm:
 
     def scopes(self, target: Target) -> tuple[Scope, ...]:  # noqa: ARG002 - the protocol's
         """The project."""
-        return (Scope(self._scope),)
+        return (Scope(self._scope, f"FCM for {self._project}"),)
 
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:
         """Send; once more with a new access token if the token was refused."""

@@ -41,7 +41,8 @@ class Slack:
     def scopes(self, target: Target) -> tuple[Scope, ...]:
         """The workspace, and the channel at its pace."""
         whole = f"slack:{self._workspace}"
-        return (Scope(whole), Scope(f"{whole}:{target.address}", interval=PACE, burst=BURST))
+        one = Scope(f"{whole}:{target.address}", "the Slack channel", interval=PACE, burst=BURST)
+        return (Scope(whole, f"the Slack workspace {self._workspace}"), one)
 
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:
         """Post; `text` is what notifications and screen readers show."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import structlog
 from aiosmtplib import SMTP, SMTPException
@@ -54,9 +54,9 @@ class Connection:
 
     def watch(self) -> None:
         """Keep `dot_written` true to the last byte."""
-        protocol, transport = self.smtp.protocol, self.smtp.transport
+        protocol = self.smtp.protocol
         assert protocol is not None
-        assert isinstance(transport, asyncio.WriteTransport)
+        transport = cast("asyncio.WriteTransport", self.smtp.transport)  # uvloop's are not derived from it
         # With both limits at 0 the transport calls resume_writing when its buffer is empty.
         transport.set_write_buffer_limits(high=0)
         write, resume = protocol.write, protocol.resume_writing

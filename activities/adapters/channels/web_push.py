@@ -61,7 +61,7 @@ class WebPush:
 
     def scopes(self, target: Target) -> tuple[Scope, ...]:
         """The push service."""
-        return (Scope(f"web_push:{_host(target)}"),)
+        return (Scope(f"web_push:{_host(target)}", f"the push service {_host(target)}"),)
 
     def allows(self, endpoint: str) -> bool:
         """Whether the endpoint belongs to an allowed push service."""

@@ -31,7 +31,7 @@ class Webhook:
 
     def scopes(self, target: Target) -> tuple[Scope, ...]:
         """The one endpoint: a host may serve many customers."""
-        return (Scope(_scope(target)),)
+        return (Scope(_scope(target), "the webhook's receiver"),)
 
     async def send(self, target: Target, message: Message, *, now: datetime) -> Outcome:
         """Sign and post. The timestamp is that of this attempt; the id is the same at every one."""

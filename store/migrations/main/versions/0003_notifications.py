@@ -8,7 +8,7 @@ down_revision = "0002_page_text_by_content"
 branch_labels = None
 depends_on = None
 
-WAITS = "deferred_until IS NOT NULL AND merged_into IS NULL"
+WAITS = "deferred_until IS NOT NULL AND woke_at IS NULL AND merged_into IS NULL"
 MERGED = "merged_into IS NOT NULL"
 
 
@@ -76,6 +76,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("deferred_until", sa.BigInteger),
+        sa.Column("woke_at", sa.BigInteger),
         sa.Column("merged_into", sa.Text),
     )
     op.create_index(
