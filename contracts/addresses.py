@@ -25,10 +25,11 @@ def _mail(address: str) -> str:
     local, at, domain = address.rpartition("@")
     if not at:
         return address
-    return f"{unicodedata.normalize('NFC', local).lower()}@{_a_labels(domain)}"
+    return f"{unicodedata.normalize('NFC', local).lower()}@{a_labels(domain)}"
 
 
-def _a_labels(domain: str) -> str:
+def a_labels(domain: str) -> str:
+    """`xn--bcher-kva.example` for `Bücher.example`; in lower case where it has no such form."""
     if domain.isascii():
         return domain.lower()
     try:

@@ -7,9 +7,8 @@ from email.message import EmailMessage
 from email.policy import SMTP, Policy
 from email.utils import format_datetime, parseaddr
 
-import idna
-
 from activities.adapters.channels.channel import Message
+from contracts.addresses import a_labels
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")  # all that str.splitlines takes for a line's end
 
@@ -78,14 +77,6 @@ def build(message: Message, sender: Address, recipient: str) -> tuple[bytes, str
     for number, part in enumerate(each for each in mail.walk() if each.is_multipart()):
         part.set_boundary(f"=_{seed}_{number}")
     return mail.as_bytes(), f"{local}@{domain}"
-
-
-def a_labels(domain: str) -> str:
-    """`xn--bcher-kva.example` for `bücher.example`; unchanged where that is not possible."""
-    try:
-        return idna.encode(domain, uts46=True).decode()
-    except idna.IDNAError:
-        return domain
 
 
 def message_id(message: Message, sender: Address) -> str:
