@@ -240,7 +240,7 @@ class Delivery:
                 reason = f"{channel.name.value}: the reply was lost ({outcome.code}); to be checked or sent again"
                 return await self._wait(effect, self._clock.now() + _growing(place.unknown - 1), reason, place)
         if outcome.verdict is Verdict.AUTH and outcome.scope:
-            detail = _impersonal(f"{outcome.code} {outcome.detail}", effect.target)
+            detail = _said(outcome, effect.target)
             await self._budgets.pause(outcome.scope, PausedFor.AUTH, asked=AUTH_PAUSE, detail=detail)
         if effect.has_fallback:
             return await self._settle(effect, TargetOutcome.FAILED, place, code=outcome.code)
@@ -266,7 +266,7 @@ class Delivery:
         if outcome.soft_bounce:
             place.soft_bounce = outcome.code
         now, asked = self._clock.now(), outcome.retry_after
-        said = _impersonal(f"{outcome.code} {outcome.detail}", effect.target).strip()
+        said = _said(outcome, effect.target)
         reason = f"{channel.name.value}: {said}"
         own = now + _growing(place.attempts - 1)
         # If others went through since it paused the scope, it is this message that is refused, and it waits alone.
@@ -362,6 +362,12 @@ def _result(
 def _impersonal(text: str, target: StoredTarget) -> str:
     """What a vendor said, without the address: it goes into Temporal's history and to operators."""
     return MAIL_ADDRESS.sub("<address>", text.replace(target.address, "<address>"))
+
+
+def _said(outcome: Outcome, target: StoredTarget) -> str:
+    """Code and words, once each."""
+    whole = outcome.detail if outcome.code in outcome.detail else f"{outcome.code} {outcome.detail}"
+    return _impersonal(whole, target).strip()
 
 
 def _target(stored: StoredTarget) -> Target:

@@ -140,7 +140,7 @@ def judge(code: int, text: str, *, stage: Stage, relay: str, domain: str) -> Out
     return Outcome(
         row.verdict,
         code=f"{code} {enhanced}" if enhanced else str(code),
-        detail=" ".join(text.split()),
+        detail=f"{code} {' '.join(text.split())}",
         retry_after=row.after if row.verdict is Verdict.RETRY else None,
         scope=scopes[row.waits] if row.verdict in {Verdict.RETRY, Verdict.AUTH} else None,
         soft_bounce=row.soft_bounce,
