@@ -177,7 +177,7 @@ class NotificationActivities:
             if hindrance is not None:
                 return hindrance
             raise _not_configured([order.channel])
-        carried = await self._notifications.message(mine)
+        carried = await self._notifications.message(mine) if mine.deferred_until is not None else [mine]
         effect = Effect(
             run_id=run_id,
             step=step,
