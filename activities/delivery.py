@@ -9,8 +9,11 @@ settle      what came of it; a claim that is found unsettled later means that a 
 import asyncio
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -29,7 +32,7 @@ from contracts.errors import FailureKind, failure
 from contracts.payloads.job import WaitUntil
 from contracts.payloads.notification import ChannelName, TargetOutcome, TargetResult
 from runtime.clock import Clock
-from store.budgets import Budgets, PausedFor, Slot, spread
+from store.budgets import LATE, Budgets, PausedFor, Slot, spread
 from store.database import DatabaseUnavailable
 from store.effects import Claim, ClaimStatus, Effects
 from store.people import People, StoredTarget
@@ -53,7 +56,9 @@ class Place(BaseModel):
     """Where a delivery stands between two executions; travels as the order's `resume`.
 
     `attempts` counts requests, `unknown` lost replies, `waits` executions that ended in one. `soft_bounce` is the code
-    of a full mailbox. `paused` are the scopes this message has paused. `owner` is its own last claim.
+    of a full mailbox. `paused` are the scopes this message has paused, `slots` those it was given; both by `hidden`
+    keys. `owner` is its own last claim. `known` is a result that the store did not take yet, `unsent` a claim that it
+    did not give back yet.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -65,6 +70,17 @@ class Place(BaseModel):
     paused: list[str] = Field(default_factory=list)
     slots: dict[str, datetime] = Field(default_factory=dict)
     owner: str = ""
+    known: TargetResult | None = None
+    unsent: bool = False
+
+    def kept(self, without: AbstractSet[str] = frozenset()) -> JsonValue:
+        """As it travels."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=set(without))
+
+
+def hidden(scope: str) -> str:
+    """A limiter key may name a recipient, and a place travels through Temporal."""
+    return sha256(scope.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +137,23 @@ class Delivery:
             return TargetResult.model_validate(found.outcome)
         return TargetResult(target=target_id, channel=channel, outcome=TargetOutcome.MAYBE_SENT, code="reply_lost")
 
+    async def begun(self, run_id: str, step: str) -> list[TargetOutcome | None]:
+        """How the sends of a step that were begun ended, None for those whose end is open."""
+        return [
+            TargetResult.model_validate(each.outcome).outcome if each.status is ClaimStatus.SETTLED else None
+            for each in await self._effects.of_run(run_id, step)
+        ]
+
+    async def take_up(self, run_id: str, step: str, target_id: str, place: Place) -> TargetResult | None:
+        """Tell the store what it did not take before; the result, where that was one."""
+        if place.known is not None:
+            await self._effects.settle(run_id, step, target_id, place.known.model_dump(mode="json"))
+            return place.known
+        if place.unsent:
+            await self._effects.release(run_id, step, target_id, owner=place.owner)
+            place.unsent = False
+        return None
+
     async def deliver(self, effect: Effect, place: Place) -> TargetResult | WaitUntil:
         """Send unless it was sent; a wait is to be repeated with its `place`.
 
@@ -150,7 +183,8 @@ class Delivery:
             outcome = await channel.send(target, effect.message, now=self._clock.now())
         except CancelledBeforeSending:
             if new:
-                await self._release(effect, place)
+                with suppress(DatabaseUnavailable):
+                    await self._release(effect, place)
             raise
         return await self._conclude(channel, effect, outcome, place, admitted.troubled, new=new)
 
@@ -158,20 +192,25 @@ class Delivery:
         self, scopes: tuple[Scope, ...], effect: Effect, place: Place
     ) -> _Admitted | TargetResult | WaitUntil:
         """Whether it can go now, or why not."""
-        slots = await self._budgets.reserve_unpaced([each.key for each in scopes if not each.interval], place.slots)
+        reserved = {each.key: place.slots[hidden(each.key)] for each in scopes if hidden(each.key) in place.slots}
+        slots = await self._budgets.reserve_unpaced([each.key for each in scopes if not each.interval], reserved)
         for scope in scopes:
             if scope.interval:
                 slots[scope.key] = await self._budgets.reserve(
-                    scope.key, interval=scope.interval, burst=scope.burst, reserved=place.slots.get(scope.key)
+                    scope.key,
+                    interval=scope.interval,
+                    burst=scope.burst,
+                    reserved=reserved.get(scope.key),
+                    late=LATE * (1 + place.waits),
                 )
         now = self._clock.now()
         key, latest = max(slots.items(), key=lambda each: each[1].at)
         if effect.has_fallback and any(slot.paused_for is PausedFor.AUTH for slot in slots.values()):
-            return _result(effect, TargetOutcome.FAILED, place, code="credential_refused")
+            return _result(effect, _given_up(place), place, code="credential_refused")
         if latest.at - now <= SOON:
             await asyncio.sleep(max(0.0, (latest.at - now).total_seconds()))
             return _Admitted(frozenset(scope for scope, slot in slots.items() if slot.troubled))
-        place.slots = {scope: slot.at for scope, slot in slots.items()}
+        place.slots = {hidden(scope): slot.at for scope, slot in slots.items()}
         label = next(each.label for each in scopes if each.key == key)
         until = latest.at
         if latest.paused_for is not None and place.waits >= PATIENT_AFTER:
@@ -232,7 +271,8 @@ class Delivery:
                 return result
             case Verdict.DROP_TARGET:
                 await self._drop(effect, outcome)
-                return await self._settle(effect, TargetOutcome.DROPPED, place, code=outcome.code)
+                dropped = TargetOutcome.MAYBE_SENT if place.unknown else TargetOutcome.DROPPED
+                return await self._settle(effect, dropped, place, code=outcome.code)
             case Verdict.RETRY if outcome.at_most is None or place.attempts < outcome.at_most:
                 return await self._retry(channel, effect, outcome, place, troubled, new=new)
             case Verdict.MAYBE_SENT:
@@ -243,7 +283,7 @@ class Delivery:
             detail = _said(outcome, effect.target)
             await self._budgets.pause(outcome.scope, PausedFor.AUTH, asked=AUTH_PAUSE, detail=detail)
         if effect.has_fallback:
-            return await self._settle(effect, TargetOutcome.FAILED, place, code=outcome.code)
+            return await self._settle(effect, _given_up(place), place, code=outcome.code)
         if new:
             await self._release(effect, place)
         detail = _impersonal(outcome.detail or outcome.code, effect.target)
@@ -270,10 +310,10 @@ class Delivery:
         reason = f"{channel.name.value}: {said}"
         own = now + _growing(place.attempts - 1)
         # If others went through since it paused the scope, it is this message that is refused, and it waits alone.
-        alone = outcome.scope is None or (outcome.scope in place.paused and outcome.scope not in troubled)
+        alone = outcome.scope is None or (hidden(outcome.scope) in place.paused and outcome.scope not in troubled)
         if outcome.scope is None or alone:
             return await self._wait(effect, spread(now + asked if asked else own, SOON), reason, place)
-        place.paused = [*(each for each in place.paused if each != outcome.scope), outcome.scope]
+        place.paused = sorted({*place.paused, hidden(outcome.scope)})
         why = PausedFor.LIMIT if asked is not None else PausedFor.OUTAGE
         until = await self._budgets.pause(outcome.scope, why, asked=asked, detail=said)
         return await self._wait(effect, max(until + BEHIND, own), reason, place)
@@ -316,7 +356,9 @@ class Delivery:
         return wait(until, reason, place)
 
     async def _release(self, effect: Effect, place: Place) -> None:
+        place.unsent = True
         await self._effects.release(effect.run_id, effect.step, effect.target_id, owner=place.owner)
+        place.unsent = False
 
     async def _settle(
         self,
@@ -329,6 +371,7 @@ class Delivery:
     ) -> TargetResult:
         result = _result(effect, outcome, place, code=code, vendor_id=vendor_id)
         settled: JsonValue = result.model_dump(mode="json")
+        place.known = result
         for pause in SETTLE_AGAIN_SECONDS:
             try:
                 await self._effects.settle(effect.run_id, effect.step, effect.target_id, settled)
@@ -343,7 +386,12 @@ class Delivery:
 
 def wait(until: datetime, reason: str, place: Place) -> WaitUntil:
     """A wait that comes back with `place`; the reason is at most 300 characters."""
-    return WaitUntil(until=until, waiting_for=reason[:300], place=place.model_dump(mode="json", exclude_defaults=True))
+    return WaitUntil(until=until, waiting_for=reason[:300], place=place.kept())
+
+
+def _given_up(place: Place) -> TargetOutcome:
+    """A message whose reply was lost before may have arrived, whatever was answered later."""
+    return TargetOutcome.MAYBE_SENT if place.unknown else TargetOutcome.FAILED
 
 
 def _result(

@@ -28,11 +28,14 @@ def resumed(resume: JsonValue) -> JsonValue:
 
 
 @asynccontextmanager
-async def heartbeating(place: Callable[[], JsonValue] = lambda: None) -> AsyncIterator[None]:
+async def heartbeating(
+    place: Callable[[], JsonValue] = lambda: None, at_error: Callable[[], JsonValue] | None = None
+) -> AsyncIterator[None]:
     """Heartbeat every two seconds until the block ends; at once only if there were errors to remember.
 
     Most steps end sooner, and a heartbeat costs the server as much as a tenth of a short step. An error leaves the
-    block with a last one, so that the next attempt can take up at `place`.
+    block with a last one, so that the next attempt can take up at `place`, or at `at_error`, which may say more: this
+    execution is then known to be over, while one that is silent may still be at work.
     """
     if activity.info().attempt > 1:
         heartbeat(place())
@@ -40,7 +43,7 @@ async def heartbeating(place: Callable[[], JsonValue] = lambda: None) -> AsyncIt
     try:
         yield
     except Exception:
-        heartbeat(place())
+        heartbeat((at_error or place)())
         raise
     finally:
         beats.cancel()

@@ -4,9 +4,13 @@ Deciding only reads, but for the note that a message waits. Sending is one effec
 store that does not answer is a wait, not an error.
 """
 
+import asyncio
 import uuid
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
+from weakref import WeakValueDictionary
 
 import structlog
 from pydantic import JsonValue
@@ -36,20 +40,44 @@ from contracts.payloads.notification import (
 from runtime.clock import Clock
 from store.blobs import Blobs
 from store.database import DatabaseUnavailable
-from store.jobs import Job, Jobs
+from store.jobs import Jobs
 from store.notifications import Notification, Notifications
-from store.people import People, Person, StoredTarget, allowed
+from store.people import People, Person, Preference, StoredTarget, allowed
 from store.suppressions import Reason, Suppression, Suppressions
 
 log = structlog.get_logger(__name__)
 
 DIGEST = "digest"  # the template of a message that carries others
+DIGEST_TEXT_CHARACTERS = 1_000  # of one of them, as the template shows
 DIGEST_ITEMS = 50  # what waits beyond them becomes the next digest
 STORE_AWAY = timedelta(seconds=5)  # until it is asked again
 LONGEST_POLL = timedelta(minutes=1)  # how late a carried message learns that its carrier ended
 BEFORE_EXPIRY = timedelta(seconds=2)  # the last look
+SEND = "notification.send"
 NOT_CONFIGURED = "channel_not_configured"
 EFFECTS = uuid.UUID("5b0d2a3e-6f1c-5c53-9a0e-3f6d0f1f7c11")  # namespace of effect ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the store says of a recipient."""
+
+    person: Person | None
+    reachable: list[StoredTarget]
+    wishes: list[Preference]
+    suppressed: list[Suppression]
+
+    @property
+    def locale(self) -> str | None:
+        """Of the person, if it has one."""
+        return self.person.locale if self.person else None
+
+    def reachable_by(self, mine: Notification) -> list[StoredTarget]:
+        """The targets that the message could use."""
+        if mine.target_id:
+            return [each for each in self.reachable if each.target_id == mine.target_id]
+        wanted = frozenset[ChannelName]().union(*(route.channels for route in mine.routes))
+        return [each for each in self.reachable if each.channel in wanted]
 
 
 class NotificationActivities:
@@ -77,6 +105,7 @@ class NotificationActivities:
         self._unsubscribing = unsubscribing
         self._blobs = blobs
         self._clock = clock
+        self._waking: WeakValueDictionary[tuple[str, str | None], asyncio.Lock] = WeakValueDictionary()
 
     @activity.defn(name="notification.decide")
     async def decide(self, order: Decide) -> Decided | WaitUntil:
@@ -93,15 +122,17 @@ class NotificationActivities:
     async def _decide(self, order: Decide) -> Decided | WaitUntil:
         mine = await self._get(order.job)
         now = self._clock.now()
+        if mine.merged_into is not None:
+            return Decided(was_deferred=True, carried=True)
         if now >= mine.expires_at:
             return Decided(expired=True)
-        person = await self._people.get(mine.tenant, mine.person) if mine.person else None
-        if person is not None and not mine.urgent:
-            until = _quiet_until(person, now)
+        known = await self._known(mine)
+        if known.person is not None and not mine.urgent:
+            until = _quiet_until(known.person, now)
             if until is not None:
                 await self._notifications.defer(mine.notification_id, until)
                 return WaitUntil(until=until, waiting_for="the end of the recipient's quiet hours")
-        plans, left_out = await self._plan(mine, now)
+        plans, left_out = self._plan(mine, known, now)
         if not plans and any(each.code == NOT_CONFIGURED for each in left_out):
             raise _not_configured([each.channel for each in left_out if each.code == NOT_CONFIGURED])
         return Decided(routes=plans, every=mine.every, was_deferred=mine.deferred_until is not None, left_out=left_out)
@@ -113,41 +144,49 @@ class NotificationActivities:
         Repeating it gives the same answer.
         """
         try:
-            return await self._claim_deferred(order)
+            # All of a person's messages wake at once; one looks at the others, and they see that they are carried.
+            mine = await self._get(order.job)
+            async with self._waking.setdefault((mine.tenant, mine.person), asyncio.Lock()):
+                mine = await self._get(order.job)
+                if mine.merged_into is None:
+                    return await self._carry(mine, order)
+            return await self._follow(mine, mine.merged_into, order)
         except DatabaseUnavailable as error:
             return self._store_away(error, order.resume)
 
-    async def _claim_deferred(self, order: ClaimDeferred) -> DeferredClaimed | WaitUntil:
-        mine = await self._get(order.job)
+    async def _carry(self, mine: Notification, order: ClaimDeferred) -> DeferredClaimed | WaitUntil:
         now = self._clock.now()
         others = []
-        person = await self._people.get(mine.tenant, mine.person) if mine.person else None
-        locale = person.locale if person else None
-        if not mine.mandatory and not mine.attachments and self._renders(mine, locale):
-            found = await self._notifications.waiting(
-                mine, until=max(now, mine.deferred_until or now), limit=DIGEST_ITEMS - 1
-            )
-            for other in found:
-                plans, _ = await self._plan(other, now)
-                if plans == order.routes and self._renders(other, locale):
-                    others.append(other.notification_id)
+        if mine.woke_at is None and not mine.mandatory and not mine.attachments:
+            known = await self._known(mine)
+            if self._fits_a_digest(mine, known.locale):
+                until = max(now, mine.deferred_until or now)
+                for other in await self._notifications.waiting(mine, until=until, limit=DIGEST_ITEMS - 1):
+                    plans, _ = self._plan(other, known, now)
+                    if plans == order.routes and self._fits_a_digest(other, known.locale):
+                        others.append(other.notification_id)
         into, carried = await self._notifications.merge(mine, others)
-        if into is None:
-            log.info("notifications.merged", carried=len(carried))
-            return DeferredClaimed(merged=carried)
-        carrier = await self._jobs.get(mine.tenant, into)
-        if carrier is None or carrier.state.closed:
-            if _reached(carrier):
-                return DeferredClaimed(merged_into=into)
-            await self._notifications.go_alone(mine, into)
+        if into is not None:
+            return await self._follow(mine, into, order)
+        log.info("notifications.merged", carried=len(carried))
+        return DeferredClaimed(merged=carried)
+
+    async def _follow(self, mine: Notification, carrier_id: UUID, order: ClaimDeferred) -> DeferredClaimed | WaitUntil:
+        """What became of the digest that carries this one; the ledger says what left, whatever became of the job."""
+        now = self._clock.now()
+        begun = await self._delivery.begun(str(carrier_id), SEND)
+        if any(each is None or each.reached for each in begun):
+            return DeferredClaimed(merged_into=carrier_id)
+        carrier = await self._jobs.get(mine.tenant, carrier_id)
+        last = mine.expires_at - BEFORE_EXPIRY
+        if carrier is None or carrier.state.closed or now >= last:
+            await self._notifications.go_alone(mine, carrier_id)
             return DeferredClaimed(again=True)
         polls = order.resume if isinstance(order.resume, int) else 0
-        last = mine.expires_at - BEFORE_EXPIRY
-        until = now + min(LONGEST_POLL, timedelta(seconds=2 ** min(polls, 10)))
-        until = last if now < last < until else until
+        until = min(last, now + min(LONGEST_POLL, timedelta(seconds=2 ** min(polls, 10))))
         return WaitUntil(until=until, waiting_for="the digest that carries it", place=polls + 1)
 
-    @activity.defn(name="notification.send")
+    @activity.defn(name=SEND)
     async def send(self, order: Send) -> TargetResult | WaitUntil:
         """One message to one target.
 
@@ -155,7 +194,8 @@ class NotificationActivities:
             ApplicationError: AUTH or REJECTED by the vendor, where there is no other channel.
         """
         place = Place.model_validate(resumed(order.resume) or {})
-        async with heartbeating(lambda: place.model_dump(mode="json", exclude_defaults=True)):
+        # Whose claim it is is said once this execution is over: until then the next one must not take it for its own.
+        async with heartbeating(lambda: place.kept(without={"owner"}), at_error=place.kept):
             try:
                 return await self._send(order, place)
             except DatabaseUnavailable as error:
@@ -164,14 +204,16 @@ class NotificationActivities:
                 return wait(self._clock.now() + STORE_AWAY, "the store, which does not answer", place)
 
     async def _send(self, order: Send, place: Place) -> TargetResult | WaitUntil:
-        mine = await self._get(order.job)
         run_id = str(order.job.job_id)  # and not the run's: it survives a reset of the workflow
-        step = activity.info().activity_type
+        done = await self._delivery.take_up(run_id, SEND, order.target, place)
+        if done is not None:
+            return done
+        mine = await self._get(order.job)
         target = await self._people.target(mine.tenant, order.target)
         hindrance = await self._hindrance(mine, target, order, place)
         if hindrance is not None or target is None or target.channel not in self._delivery.configured:
             # What was sent before stays sent, whatever has changed since.
-            known = await self._delivery.known(run_id, step, order.target, order.channel)
+            known = await self._delivery.known(run_id, SEND, order.target, order.channel)
             if known is not None:
                 return known
             if hindrance is not None:
@@ -180,7 +222,7 @@ class NotificationActivities:
         carried = await self._notifications.message(mine) if mine.deferred_until is not None else [mine]
         effect = Effect(
             run_id=run_id,
-            step=step,
+            step=SEND,
             target_id=order.target,
             target=target,
             message=await self._message(mine, target, carried),
@@ -204,7 +246,7 @@ class NotificationActivities:
             failed = _left_out(order.target, order.channel, TargetOutcome.FAILED, NOT_CONFIGURED)
             return failed if order.has_fallback else None
         if place.waits:  # and what the person wishes, or a vendor said, may have changed meanwhile
-            _, left_out = await self._plan(mine, self._clock.now())
+            _, left_out = self._plan(mine, await self._known(mine), self._clock.now())
             return next((each for each in left_out if each.target == order.target), None)
         return None
 
@@ -214,13 +256,13 @@ class NotificationActivities:
             until=self._clock.now() + STORE_AWAY, waiting_for="the store, which does not answer", place=place
         )
 
-    def _renders(self, notification: Notification, locale: str | None) -> bool:
-        """Whether it can be part of a digest; one that cannot must fail alone."""
+    def _fits_a_digest(self, notification: Notification, locale: str | None) -> bool:
+        """Whether it can be part of one: what does not render must fail alone, and nothing may be cut off for good."""
         try:
-            render(self._templates, notification, locale, None)
+            content = render(self._templates, notification, locale, None)
         except (UnknownTemplate, TemplateDataError, TemplateBroken):
             return False
-        return True
+        return bool(content.url) or len(content.text) <= DIGEST_TEXT_CHARACTERS
 
     async def _get(self, job: JobRef) -> Notification:
         found = await self._notifications.get(job.tenant, job.job_id)
@@ -229,15 +271,28 @@ class NotificationActivities:
             raise failure(FailureKind.REJECTED, "notification_missing", msg)
         return found
 
-    async def _plan(self, mine: Notification, now: datetime) -> tuple[tuple[RoutePlan, ...], tuple[TargetResult, ...]]:
+    async def _known(self, mine: Notification) -> _Known:
+        """What the store says of the recipient, for this and any other message to the same person."""
+        if mine.person is None:
+            target = await self._people.target(mine.tenant, mine.target_id or "")
+            reachable, person, wishes = ([target] if target else []), None, []
+        else:
+            reachable = await self._people.targets(mine.tenant, mine.person)
+            person = await self._people.get(mine.tenant, mine.person)
+            wishes = await self._people.preferences(mine.tenant, mine.person)
+        return _Known(person, reachable, wishes, await self._suppressions.of(reachable))
+
+    def _plan(
+        self, mine: Notification, known: _Known, now: datetime
+    ) -> tuple[tuple[RoutePlan, ...], tuple[TargetResult, ...]]:
         """Targets by channel in order of preference, and those that are left out with the reason."""
-        reachable = await self._targets(mine)
-        wishes = await self._people.preferences(mine.tenant, mine.person) if mine.person and not mine.mandatory else []
-        suppressed = await self._suppressions.of(reachable)
+        wishes = [] if mine.mandatory else known.wishes
         usable: list[StoredTarget] = []
         left_out: list[TargetResult] = []
-        for target in reachable:
-            mine_of = [each for each in suppressed if (each.channel, each.address) == (target.channel, target.address)]
+        for target in known.reachable_by(mine):
+            mine_of = [
+                each for each in known.suppressed if (each.channel, each.address) == (target.channel, target.address)
+            ]
             applying = next((each for each in mine_of if _applies(each, mine, target, now)), None)
             if target.channel not in self._delivery.configured:
                 code, outcome = NOT_CONFIGURED, TargetOutcome.SUPPRESSED
@@ -256,14 +311,6 @@ class NotificationActivities:
             targets = tuple(PlannedTarget(target=each.target_id, channel=each.channel) for each in planned)
             plans.append(RoutePlan(route=route, targets=targets))
         return tuple(plan for plan in plans if plan.targets), tuple(left_out)
-
-    async def _targets(self, mine: Notification) -> list[StoredTarget]:
-        if mine.target_id:
-            target = await self._people.target(mine.tenant, mine.target_id)
-            return [target] if target else []
-        assert mine.person is not None
-        wanted = frozenset[ChannelName]().union(*(route.channels for route in mine.routes))
-        return [each for each in await self._people.targets(mine.tenant, mine.person) if each.channel in wanted]
 
     async def _message(self, mine: Notification, target: StoredTarget, carried: list[Notification]) -> Message:
         unsubscribe = None
@@ -328,11 +375,6 @@ def _applies(suppression: Suppression, mine: Notification, target: StoredTarget,
     if mine.mandatory and suppression.reason is Reason.UNSUBSCRIBED:
         return False
     return suppression.applies(target, mine.category, now)
-
-
-def _reached(carrier: Job | None) -> bool:
-    result = carrier.result if carrier is not None else None
-    return isinstance(result, dict) and result.get("outcome") in {"sent", "partly_sent"}
 
 
 def _not_configured(channels: list[ChannelName]) -> ApplicationError:

@@ -57,7 +57,13 @@ class Budgets:
         self._clock = clock
 
     async def reserve(
-        self, scope: str, *, interval: timedelta | None = None, burst: int = 1, reserved: datetime | None = None
+        self,
+        scope: str,
+        *,
+        interval: timedelta | None = None,
+        burst: int = 1,
+        reserved: datetime | None = None,
+        late: timedelta = LATE,
     ) -> Slot:
         """When to send.
 
@@ -65,25 +71,35 @@ class Budgets:
             scope: the limiter key.
             interval: the least mean time between sends; None is unpaced, and costs one read unless there is a pause.
             burst: how many may go at once after a rest.
-            reserved: the slot that an earlier call gave. It holds unless a pause moved it.
+            reserved: the slot that an earlier call gave. It holds unless a pause moved it, or it was missed.
+            late: how much a slot of a paced scope may be missed by; more for who missed one before, or workers that are
+                always late would never send.
         """
         async with self._database.read() as connection:
             row = await _find(connection, scope)
-        return await self._reserve(scope, row, interval, burst, reserved)
+        return await self._reserve(scope, row, interval, burst, reserved, late)
 
     async def reserve_unpaced(self, scopes: Sequence[str], reserved: Mapping[str, datetime]) -> dict[str, Slot]:
         """`reserve` for several unpaced scopes, which cost one read together as long as none is paused."""
         async with self._database.read() as connection:
             found = await connection.execute(select(budgets).where(budgets.c.scope.in_(scopes)))
             rows = {row["scope"]: row for row in found.mappings()}
-        return {scope: await self._reserve(scope, rows.get(scope), None, 1, reserved.get(scope)) for scope in scopes}
+        return {
+            scope: await self._reserve(scope, rows.get(scope), None, 1, reserved.get(scope), LATE) for scope in scopes
+        }
 
     async def _reserve(
-        self, scope: str, row: RowMapping | None, interval: timedelta | None, burst: int, reserved: datetime | None
+        self,
+        scope: str,
+        row: RowMapping | None,
+        interval: timedelta | None,
+        burst: int,
+        reserved: datetime | None,
+        late: timedelta,
     ) -> Slot:
         now = self._clock.now()
         troubled = row is not None and row["failures"] > 0
-        missed = interval is not None and reserved is not None and reserved < now - LATE
+        missed = interval is not None and reserved is not None and reserved < now - late
         if row is not None and reserved is not None and not missed and micros(reserved) >= row["blocked_until"]:
             return Slot(max(reserved, now), troubled=troubled)
         if interval is None and (row is None or row["next_slot_at"] <= micros(now)):

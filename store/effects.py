@@ -106,6 +106,12 @@ class Effects:
             row = (await connection.execute(query)).first()
         return _claim(row) if row else None
 
+    async def of_run(self, first_run_id: str, step: str) -> list[Claim]:
+        """All claims of one step of a run."""
+        query = select(effects).where(effects.c.first_run_id == first_run_id, effects.c.step == step)
+        async with self._database.ledger_read() as connection:
+            return [_claim(row) for row in await connection.execute(query)]
+
     async def take_over(self, first_run_id: str, step: str, found: Claim) -> str | None:
         """Own an unsettled claim in the place of the owner it was found with; None if somebody else was faster."""
         owner = uuid.uuid4().hex

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import JsonValue
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -103,7 +103,7 @@ class Notifications:
             await connection.execute(
                 update(notifications)
                 .where(notifications.c.notification_id == str(notification_id))
-                .values(deferred_until=micros(until), woke_at=None)
+                .values(deferred_until=micros(until))
             )
 
     async def waiting(self, mine: Notification, *, until: datetime, limit: int) -> list[Notification]:
@@ -189,10 +189,13 @@ class Notifications:
             )
 
     async def message(self, mine: Notification) -> list[Notification]:
-        """`mine` and what it carries that is not expired, oldest first."""
+        """`mine` and what it carries that is neither expired nor cancelled, oldest first."""
         me = str(mine.notification_id)
-        query = select(notifications).where(
-            or_(notifications.c.notification_id == me, notifications.c.merged_into == me)
+        carried = and_(notifications.c.merged_into == me, jobs.c.state != JobState.CANCELLED.value)
+        query = (
+            select(notifications)
+            .outerjoin(jobs, jobs.c.job_id == notifications.c.notification_id)
+            .where(or_(notifications.c.notification_id == me, carried))
         )
         async with self._database.read() as connection:
             rows = await connection.execute(query.order_by(notifications.c.created_at, notifications.c.notification_id))

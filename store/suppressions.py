@@ -23,22 +23,13 @@ DROPS_OF_ALL = 20  # times the limit of one tenant
 
 
 class Reason(StrEnum):
-    """Weakest first: a weaker one never takes the place of a stronger one.
-
-    `mailbox_full` rests for 30 days. `dead`: the vendor says so; a later registration brings it back.
-    """
+    """`mailbox_full` rests for 30 days. `dead`: the vendor says so; a later registration brings it back."""
 
     MAILBOX_FULL = "mailbox_full"
     DEAD = "dead"
     BOUNCED = "bounced"
     UNSUBSCRIBED = "unsubscribed"
     COMPLAINED = "complained"
-
-    @property
-    def weaker(self) -> list[str]:
-        """Those this one replaces, itself included."""
-        order = list(Reason)
-        return [each.value for each in order[: order.index(self) + 1]]
 
 
 DROPS = (Reason.DEAD.value, Reason.BOUNCED.value)
@@ -106,21 +97,24 @@ class Suppressions:
             if guarded:
                 await self._guard(connection, tenant, channel, now)
             values = {
-                "reason": reason.value,
                 "detail": detail,
                 "dead_since": micros(dead_since) if dead_since else None,
                 "created_at": micros(now),
             }
             row = upsert(connection.dialect)(suppressions).values(
-                tenant=tenant, channel=channel.value, address=address, category=category, count=1, **values
+                tenant=tenant,
+                channel=channel.value,
+                address=address,
+                category=category,
+                reason=reason.value,
+                count=1,
+                **values,
             )
             old = suppressions.c.created_at <= micros(now - SOFT_BOUNCE_REST)
             again = values | {"count": case((old, 1), else_=suppressions.c.count + 1)}
             await connection.execute(
                 row.on_conflict_do_update(
-                    index_elements=["tenant", "channel", "address", "category"],
-                    set_=again,
-                    where=suppressions.c.reason.in_(reason.weaker),
+                    index_elements=["tenant", "channel", "address", "category", "reason"], set_=again
                 )
             )
 
@@ -142,8 +136,11 @@ class Suppressions:
             )
             raise TooManyDrops(msg)
 
-    async def remove(self, tenant: str, channel: ChannelName, address: str, category: str = ANY) -> bool:
-        """Use it again; false if it was not suppressed."""
+    async def remove(
+        self, tenant: str, channel: ChannelName, address: str, category: str = ANY, reason: Reason | None = None
+    ) -> bool:
+        """Use it again, as far as `reason` or any of them kept it; false if none did."""
+        wanted = [suppressions.c.reason == reason.value] if reason else []
         async with self._database.write() as connection:
             done = await connection.execute(
                 delete(suppressions).where(
@@ -151,6 +148,7 @@ class Suppressions:
                     suppressions.c.channel == channel.value,
                     suppressions.c.address == address,
                     suppressions.c.category == category,
+                    *wanted,
                 )
             )
         return done.rowcount > 0

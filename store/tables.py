@@ -180,7 +180,7 @@ suppressions = Table(
     Column("channel", Text, primary_key=True),
     Column("address", Text, primary_key=True),
     Column("category", Text, primary_key=True),
-    Column("reason", Text, nullable=False),
+    Column("reason", Text, primary_key=True),
     Column("detail", Text, nullable=False),
     Column("count", Integer, nullable=False),
     Column("dead_since", BigInteger),

@@ -82,6 +82,7 @@ class Job:
         ref: JobRef,
         *,
         deadline: datetime | None = None,
+        started_at: datetime | None = None,
         places: Mapping[str, JsonValue] | None = None,
         continue_at: Callable[[dict[str, JsonValue]], NoReturn] | None = None,
     ) -> None:
@@ -91,13 +92,15 @@ class Job:
             job_type: its row of the catalogue.
             ref: of the job.
             deadline: no wait may end at or after it.
+            started_at: of the first run, where this one continues it.
             places: where its steps stood when the run before continued as new.
             continue_at: continues as new with such places, where a long history asks for it. Called in a wait, while
-                no activity runs and nothing is parked; what the workflow then does again must give the same.
+                no activity runs and nothing is parked.
         """
         self._type = job_type
         self._ref = ref
         self._deadline = deadline
+        self._started_at = started_at
         self._carried = dict(places or {})
         self._continue_at = continue_at
         self._places: dict[str, JsonValue] = {}
@@ -107,6 +110,11 @@ class Job:
         self._decisions: dict[str, Resolve] = {}
         workflow.set_update_handler("resolve", self._resolve, validator=self._check_resolve)
         workflow.set_query_handler("parked", self._list_parked)
+
+    @property
+    def started_at(self) -> datetime:
+        """When the job's first run began."""
+        return self._started_at or workflow.info().start_time
 
     async def run(self, story: Awaitable[FactT]) -> FactT:
         """Await the workflow's own steps and record how they ended.
@@ -312,7 +320,7 @@ class Job:
             job=self._ref,
             state=state,
             first_run_id=info.first_execution_run_id,
-            started_at=info.start_time,
+            started_at=self.started_at,
             at=workflow.now(),
             cause=cause,
             error=error,

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field, JsonValue
 
 from contracts.payloads.job import JobRef, JobRequest
-from contracts.payloads.model import Fact, StepOrder
+from contracts.payloads.model import Fact, Order, StepOrder
 
 
 class ChannelName(StrEnum):
@@ -62,16 +62,6 @@ class TargetOutcome(StrEnum):
         return self in {TargetOutcome.SENT, TargetOutcome.MAYBE_SENT}
 
 
-class NotificationRequest(JobRequest):
-    """Recipient, content and preferences stay in the store under the job's id.
-
-    `places`: where sends stood, by target, when a run continued as new.
-    """
-
-    expires_at: datetime
-    places: dict[str, JsonValue] = Field(default_factory=dict)
-
-
 class Decide(StepOrder):
     """Who is to be reached how, by what is in the store now."""
 
@@ -106,15 +96,38 @@ class RoutePlan(Fact):
 class Decided(Fact):
     """`routes` in order of preference; with `every` all of them, otherwise the first that reaches somebody.
 
-    `was_deferred`: quiet hours were waited out, so others may have to be merged. `left_out`: targets that preferences
-    or suppression excluded.
+    `was_deferred`: quiet hours were waited out, so others may have to be merged. `carried`: another message carries
+    this one already. `left_out`: targets that preferences or suppression excluded.
     """
 
     routes: tuple[RoutePlan, ...] = ()
     every: bool = False
     was_deferred: bool = False
+    carried: bool = False
     expired: bool = False
     left_out: tuple[TargetResult, ...] = ()
+
+
+class SoFar(Order):
+    """What a run hands to the next one when it continues as new.
+
+    `places` is where its sends stand, `done` are those that ended, `failure` is type and text of the first that failed
+    for good. `started_at` is when the first run began.
+    """
+
+    started_at: datetime
+    decided: Decided | None = None
+    merged: tuple[UUID, ...] = ()
+    places: dict[str, JsonValue] = Field(default_factory=dict)
+    done: tuple[TargetResult, ...] = ()
+    failure: tuple[str, str] | None = None
+
+
+class NotificationRequest(JobRequest):
+    """Recipient, content and preferences stay in the store under the job's id."""
+
+    expires_at: datetime
+    so_far: SoFar | None = None
 
 
 class ClaimDeferred(StepOrder):

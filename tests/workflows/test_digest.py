@@ -1,9 +1,12 @@
 """What waited for the same person goes as one message, and nothing is lost whatever becomes of who carries it."""
 
+import asyncio
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -12,7 +15,15 @@ from temporalio.testing import WorkflowEnvironment
 
 from activities.adapters.channels.channel import Outcome, Verdict
 from contracts.payloads.job import JobRef, JobState, RecordJob, Resolve
-from contracts.payloads.notification import ChannelName, ClaimDeferred, Decide, Decided, NotificationResult
+from contracts.payloads.notification import (
+    ChannelName,
+    ClaimDeferred,
+    Decide,
+    Decided,
+    NotificationResult,
+    TargetOutcome,
+    TargetResult,
+)
 from store.notifications import AttachedFile
 from tests.workflows.notification_stage import SENT, Handle, NotificationStage, notification_stage, until_parked
 
@@ -97,9 +108,10 @@ async def test_who_is_carried_waits_for_the_end_of_its_carrier(
     assert subjects(stage) == ["2 new messages"] * 2
 
 
-async def test_what_expires_while_its_carrier_is_parked_is_told_so_and_left_out(
+async def test_what_its_carrier_does_not_send_in_time_goes_alone_at_the_end_of_its_life(
     stage: NotificationStage, env: WorkflowEnvironment
 ) -> None:
+    """As where the carrier is parked, or was terminated in Temporal without a word to the store."""
     stage.channels[EMAIL].script = [BROKEN, SENT]
     carrier = await stage.waiting(past(), subject="Carrier")
     other = await stage.waiting(past(), subject="Other", lives=timedelta(minutes=2))
@@ -108,11 +120,71 @@ async def test_what_expires_while_its_carrier_is_parked_is_told_so_and_left_out(
         await until_parked(first)
         second = await stage.start(other)
     await env.fast_forward(second, timedelta(minutes=5))
-    assert (await second.result()).outcome == "expired"
-    await env.fast_forward(first, timedelta(minutes=5))
+    assert (await second.result()).outcome == "sent"
+    at, _, message = stage.channels[EMAIL].sent[-1]
+    assert message.content.subject == "Other"
+    assert timedelta() < message.expires_at - at < timedelta(seconds=5)
     await first.execute_update("resolve", Resolve(action="retry"))
     assert (await first.result()).outcome == "sent"
-    assert subjects(stage)[-1] == "Carrier"
+    assert subjects(stage)[1:] == ["Other", "Carrier"]
+
+
+async def test_what_left_with_a_carrier_stays_sent_whatever_became_of_the_carrier(stage: NotificationStage) -> None:
+    for state in (JobState.CANCELLED, JobState.FAILED, JobState.RUNNING):
+        carrier, other = [await stage.waiting(past(), subject=each) for each in ("Carrier", "Other")]
+        await claim(stage, carrier)
+        sent = TargetResult(target="phone", channel=ChannelName.FCM, outcome=TargetOutcome.SENT)
+        await stage.effects.claim_many(str(carrier), "notification.send", ["phone", "tablet"])
+        await stage.effects.settle(str(carrier), "notification.send", "phone", sent.model_dump(mode="json"))
+        if state.closed:
+            await ended(stage, carrier, state)
+        assert merged_into(await (await stage.start(other)).result(), carrier)
+    assert stage.messages() == []
+
+
+async def test_who_wakes_after_its_life_learns_that_it_was_carried(stage: NotificationStage) -> None:
+    carrier = await stage.waiting(past(), subject="Carrier")
+    other = await stage.waiting(past(), subject="Other", lives=timedelta(seconds=1))
+    assert (await (await stage.start(carrier)).result()).merged == (other,)
+    await asyncio.sleep(1)
+    assert merged_into(await (await stage.start(other)).result(), carrier)
+
+
+async def test_what_is_cancelled_after_it_was_merged_is_not_said(stage: NotificationStage) -> None:
+    carrier, other = [await stage.waiting(past(), subject=each) for each in ("Carrier", "Other")]
+    await claim(stage, carrier)
+    await ended(stage, other, JobState.CANCELLED)
+    await (await stage.start(carrier)).result()
+    assert subjects(stage) == ["Carrier"]
+
+
+async def test_of_a_crowd_that_wakes_at_once_one_looks_at_the_others(
+    stage: NotificationStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await stage.waiting(past(), subject=f"Message {number}") for number in range(40)]
+    looks = []
+    waiting = stage.notifications.waiting
+
+    async def counted(*args: Any, **more: Any) -> Any:
+        looks.append(1)
+        return await waiting(*args, **more)
+
+    monkeypatch.setattr(stage.notifications, "waiting", counted)
+    handles = [await stage.start(each) for each in ids]
+    outcomes = Counter([(await handle.result()).outcome for handle in handles])
+    assert outcomes == {"sent": 1, "merged": 39}
+    assert len(looks) == 1
+    assert subjects(stage) == ["40 new messages"]
+
+
+async def test_what_would_be_cut_in_a_digest_goes_alone(stage: NotificationStage) -> None:
+    words = "word " * 300
+    alone = await stage.waiting(past(), subject="Long", content={"subject": "Long", "text": words})
+    linked = {"subject": "Linked", "text": words, "url": "https://app.example.com"}
+    carried = await stage.waiting(past(), subject="Linked", content=linked)
+    result = await (await stage.submit_deferred(past(), subject="Carrier")).result()
+    assert result.merged == (carried,)
+    assert (await (await stage.start(alone)).result()).merged == ()
 
 
 async def test_a_discarded_carrier_lets_the_others_go(stage: NotificationStage, env: WorkflowEnvironment) -> None:

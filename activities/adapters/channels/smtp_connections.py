@@ -32,7 +32,8 @@ class Connection:
     """An open connection.
 
     `used` tells whether an earlier mail went over it, so that it may have died since. `dot_written` is true once all of
-    the mail has left this process, its final dot with it: only then can the relay have taken it.
+    the mail has left this process, its final dot with it: only then can the relay have taken it. Over TLS it is true
+    once the mail is handed to TLS: what lies between there and the socket cannot be seen.
     """
 
     smtp: SMTP

@@ -50,7 +50,7 @@ def upgrade() -> None:
         sa.Column("channel", sa.Text, primary_key=True),
         sa.Column("address", sa.Text, primary_key=True),
         sa.Column("category", sa.Text, primary_key=True),
-        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, primary_key=True),
         sa.Column("detail", sa.Text, nullable=False),
         sa.Column("count", sa.Integer, nullable=False),
         sa.Column("dead_since", sa.BigInteger),
