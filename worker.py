@@ -32,7 +32,7 @@ from activities.templates import TemplateBroken, Templates
 from activities.unsubscribe import Unsubscribing
 from contracts.catalogue import FILE, NOTIFICATION, QUEUES, Queue
 from contracts.payloads.notification import ChannelName
-from runtime import telemetry
+from runtime import collector, telemetry
 from runtime.clock import SystemClock
 from runtime.cpu_pool import CpuPool
 from runtime.drain import drain_on_signal
@@ -175,6 +175,7 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
             cpu_processes=pool.children,
             channels=sorted(reachable),
         )
+        collector.started()
         await drain_on_signal(workers, drain)
     except REFUSALS as error:
         log.error("worker.refused", reason=str(error))  # noqa: TRY400 - the sentence says what to do

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 
+import psutil
 from rich.table import Table
 
 from bench.stage import Stage, keep, neighbours, percentile, stage
@@ -50,11 +51,31 @@ def accepted(on: Stage) -> dict[str, float]:
     return {record["target"]: record["at"] for record in records if record["accepted"]}
 
 
+def cpu_seconds() -> dict[str, float]:
+    """Of the stack's processes so far, by what they are."""
+    marks = {
+        "worker": "worker.py",
+        "API": "starter api",
+        "Temporal server": "server start-dev",
+        "simulator": "simulator",
+    }
+    used = dict.fromkeys(marks, 0.0)
+    for process in psutil.Process().children(recursive=True):
+        line = " ".join(process.cmdline())
+        for name, mark in marks.items():
+            if mark in line and "runtime.leash" not in line:
+                times = process.cpu_times()
+                used[name] += times.user + times.system
+    return used
+
+
 async def main(seconds: int, per_second: int) -> None:
     before = neighbours()
     async with stage(simulator=True) as on:
         await load(on, SETTLE_SECONDS, 5)  # connections, code paths, and the OCR children load their models
+        used_before = cpu_seconds()
         answers, answered = await load(on, seconds, per_second)
+        used = cpu_seconds()
         until = time.monotonic() + PATIENCE
         while len(taken := accepted(on)) < len(answered) and time.monotonic() < until:
             await asyncio.sleep(0.5)
@@ -70,6 +91,8 @@ async def main(seconds: int, per_second: int) -> None:
     notes = [
         f"{seconds} s; {lost} of {len(answered)} mails not taken within {PATIENCE:.0f} s of the last answer",
         "a lag below zero, counted as it is, means that the relay had the mail before the client read the answer",
+        "CPU per notification: "
+        + ", ".join(f"{name} {(used[name] - used_before[name]) / len(answered) * 1000:.1f} ms" for name in used),
         f"other programs used {before:.0%} of the cores before; repeat above 10 %",
     ]
     keep("notification_latency", [table], notes)

@@ -31,17 +31,18 @@ class _StrictOrders(PydanticJSONPlainPayloadConverter):
             raise
 
 
+_STRICT = _StrictOrders()
+_ENCODINGS = tuple(
+    _STRICT if isinstance(each, JSONPlainPayloadConverter) else each
+    for each in DefaultPayloadConverter.default_encoding_payload_converters
+)
+
+
 class StrictOrderConverter(CompositePayloadConverter):
-    """Temporal's default encodings with pydantic JSON in the place of plain JSON."""
+    """Temporal's default encodings with pydantic JSON in the place of plain JSON; the SDK makes one per activation."""
 
     def __init__(self) -> None:
-        strict = _StrictOrders()
-        super().__init__(
-            *(
-                strict if isinstance(each, JSONPlainPayloadConverter) else each
-                for each in DefaultPayloadConverter.default_encoding_payload_converters
-            )
-        )
+        super().__init__(*_ENCODINGS)
 
 
 def data_converter(codec: PayloadCodec | None = None) -> DataConverter:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
+from runtime import collector
 from runtime.settings import Settings
 from starter.api import files, health, jobs, notifications, people, problems, unsubscribe
 from starter.api.access import KnownKeys
@@ -23,6 +24,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with open_services(settings, role="api") as services:
             app.state.services = services
             app.state.known_keys = KnownKeys(services.api_keys)
+            collector.started()
             yield
 
     app = FastAPI(
