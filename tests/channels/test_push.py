@@ -237,3 +237,17 @@ async def test_the_simulator_refuses_two_apns_tokens_within_twenty_minutes() -> 
 def _another(sim: Simulator, at: datetime) -> str:
     claims = {"iss": "SIMTEAM123", "iat": int(at.timestamp()) // 1800 * 1800 + 60}
     return jwt.encode(claims, sim.credentials.apns_key.read_text(), algorithm="ES256", headers={"kid": "SIMKEY1234"})
+
+
+async def test_a_subscription_that_moved_is_followed_once_to_an_allowed_host(clients: Clients) -> None:
+    push, target, now = clients.channels[WEB_PUSH], clients.targets[WEB_PUSH], datetime.now(UTC)
+    moved = f"{clients.sim.http_url}/web-push/moved"
+    clients.sim.vendors.subscriptions[moved] = clients.sim.vendors.subscriptions[target.address]
+    clients.sim.faults.add(Fault(channel="web_push", status=301, headers={"Location": moved}, target=target.address))
+    outcome = await push.send(target, clients.message(), now=now)
+    assert (outcome.verdict, outcome.moved_to) == (Verdict.SENT, moved)
+    assert [record.target for record in clients.sim.records.accepted("web_push")] == [moved]
+    elsewhere = {"Location": "https://evil.example/x"}
+    clients.sim.faults.add(Fault(channel="web_push", status=301, headers=elsewhere, target=target.address))
+    outcome = await push.send(target, clients.message(), now=now)
+    assert (outcome.verdict, outcome.code) == (Verdict.FIX_OURS, "moved_elsewhere")

@@ -85,10 +85,13 @@ class WebPush:
         if subscription is None:
             return Outcome(Verdict.DROP_TARGET, "subscription_keys", "the subscription's keys are unusable")
         outcome = await self._post(target.address, subscription, message, now)
-        if outcome.moved_to is not None and self.allows(outcome.moved_to):
-            moved = await self._post(outcome.moved_to, subscription, message, now)
-            return replace(moved, moved_to=outcome.moved_to)
-        return outcome
+        if outcome.moved_to is None:
+            return outcome
+        if not self.allows(outcome.moved_to):
+            detail = f"{_host(target)} says that the subscription moved to a host that is no allowed push service"
+            return Outcome(Verdict.FIX_OURS, "moved_elsewhere", detail)
+        moved = await self._post(outcome.moved_to, subscription, message, now)
+        return replace(moved, moved_to=outcome.moved_to)
 
     async def _post(
         self, endpoint: str, subscription: webpush.WebPushSubscription, message: Message, now: datetime
