@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, insert, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.clock import Clock, from_micros, micros
 from store.database import MAX_ROWS_PER_WRITE, Database, advisory_lock
+from store.dialect import upsert
 from store.jobs import Jobs
 from store.search import words_of
 from store.tables import contents, files, pages, thumbnails
@@ -137,8 +136,8 @@ class Files:
             "size_bytes": size_bytes,
             "created_at": now,
         }
-        upsert = self._upsert(contents).values(row)
-        await connection.execute(upsert.on_conflict_do_nothing(index_elements=["tenant", "sha256", "pipeline_version"]))
+        made = upsert(self._database.main.dialect)(contents).values(row)
+        await connection.execute(made.on_conflict_do_nothing(index_elements=["tenant", "sha256", "pipeline_version"]))
         content = await self.find_content(tenant, sha256, pipeline_version, connection)
         assert content is not None, "inserted above, or there before"
         new = {
@@ -222,10 +221,10 @@ class Files:
         async with self._database.write() as connection:
             for row in rows:
                 values = asdict(row)
-                upsert = self._upsert(thumbnails).values(values)
+                made = upsert(self._database.main.dialect)(thumbnails).values(values)
                 changed = {name: values[name] for name in ("width", "height", "blob_key", "size_bytes")}
                 await connection.execute(
-                    upsert.on_conflict_do_update(index_elements=["content_id", "size_px"], set_=changed)
+                    made.on_conflict_do_update(index_elements=["content_id", "size_px"], set_=changed)
                 )
 
     async def thumbnails(self, content_id: str) -> list[StoredThumbnail]:
@@ -248,14 +247,14 @@ class Files:
         """
         words = [[word.translate(UNSTORABLE), *rest] for word, *rest in page.words]
         values = asdict(page) | {"text": page.text.translate(UNSTORABLE), "words": words}
-        upsert = self._upsert(pages).values(values)
+        made = upsert(self._database.main.dialect)(pages).values(values)
         changed = {name: values[name] for name in values if name not in {"content_id", "page"}}
         count = select(func.count()).select_from(pages).where(pages.c.content_id == page.content_id)
         total = select(contents.c.pages).where(contents.c.content_id == page.content_id)
         async with self._database.write() as connection:
             # Or two pages that are saved at once would each count without the other.
             await advisory_lock(connection, f"holdfast:pages:{page.content_id}")
-            await connection.execute(upsert.on_conflict_do_update(index_elements=["content_id", "page"], set_=changed))
+            await connection.execute(made.on_conflict_do_update(index_elements=["content_id", "page"], set_=changed))
             done = (await connection.execute(count)).scalar_one()
             of = (await connection.execute(total)).scalar_one() or done
             await self._jobs.progress(connection, job_id, stage="ocr", done=done, total=of, unit="pages")
@@ -307,6 +306,3 @@ class Files:
             await advisory_lock(connection, f"holdfast:pages:{content_id}")  # two that publish at once take turns
             await connection.execute(text(delete), first_and_last)
             await connection.execute(text(f"INSERT INTO page_text {columns}"), rows)
-
-    def _upsert(self, table: Any) -> Any:
-        return sqlite.insert(table) if self._database.dialect == "sqlite" else postgresql.insert(table)

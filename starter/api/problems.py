@@ -14,13 +14,11 @@ from temporalio.service import RPCError
 
 from starter.request_model import in_words
 from store.database import DatabaseUnavailable
-from store.suppressions import TooManyDrops
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
-DROPS_RETRY_AFTER_SECONDS = 3600
 
 
 class ProblemDocument(BaseModel):
@@ -117,11 +115,6 @@ def install(app: FastAPI) -> None:
         log.warning("store.unavailable", path=request.url.path, error=str(error))
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         return _answer(503, "store_unavailable", "The store does not answer; try again.", headers=headers)
-
-    @app.exception_handler(TooManyDrops)
-    async def _drops(_request: Request, error: TooManyDrops) -> JSONResponse:
-        headers = {"Retry-After": str(DROPS_RETRY_AFTER_SECONDS)}
-        return _answer(429, "too_many_drops", str(error), headers=headers)
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> JSONResponse:
