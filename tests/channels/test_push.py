@@ -235,7 +235,8 @@ async def test_the_simulator_refuses_two_apns_tokens_within_twenty_minutes() -> 
 
 
 def _another(sim: Simulator, at: datetime) -> str:
-    claims = {"iss": "SIMTEAM123", "iat": int(at.timestamp()) // 1800 * 1800 + 60}
+    issued_at = (int(at.timestamp()) - 60) // 1800 * 1800 - 60  # a minute before that of the client, so never to come
+    claims = {"iss": "SIMTEAM123", "iat": issued_at}
     return jwt.encode(claims, sim.credentials.apns_key.read_text(), algorithm="ES256", headers={"kid": "SIMKEY1234"})
 
 
