@@ -23,6 +23,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.adapters import images, inspection, ocr
 from activities.adapters.channels.channel import Channel
 from activities.adapters.channels.configured import ChannelMisconfigured, channels
+from activities.broadcast import BroadcastActivities
+from activities.bulk_delivery import BulkDelivery
 from activities.delivery import Delivery
 from activities.file import FileActivities, FileTools
 from activities.job import JobActivities
@@ -30,7 +32,7 @@ from activities.notification import NotificationActivities
 from activities.scratch import Scratch
 from activities.templates import TemplateBroken, Templates
 from activities.unsubscribe import Unsubscribing
-from contracts.catalogue import FILE, NOTIFICATION, QUEUES, Queue
+from contracts.catalogue import BROADCAST, FILE, NOTIFICATION, QUEUES, Queue
 from contracts.payloads.notification import ChannelName
 from runtime import collector, telemetry
 from runtime.clock import SystemClock
@@ -41,6 +43,7 @@ from runtime.profile import ProfileError
 from runtime.settings import Settings
 from runtime.temporal import TemporalUnreachable, connect
 from store.blobs import Blobs
+from store.broadcasts import Broadcasts
 from store.budgets import Budgets
 from store.database import Database, DatabaseUnavailable, NeedsMigration
 from store.effects import Effects
@@ -48,15 +51,17 @@ from store.files import Files
 from store.jobs import Jobs
 from store.notifications import Notifications
 from store.people import People
+from store.recipients import Recipients
 from store.suppressions import Suppressions
+from workflows.broadcast import BroadcastWorkflow
 from workflows.file import FileWorkflow
 from workflows.notification import NotificationWorkflow
 
 log = structlog.get_logger("worker")
 
 MAX_HEARTBEAT_WAIT = timedelta(seconds=2)  # a cancelled activity learns of it with its next heartbeat
-WORKFLOWS = (FileWorkflow, NotificationWorkflow)
-SERVED = (NOTIFICATION.queue, FILE.queue)  # queues whose job types exist
+WORKFLOWS = (BroadcastWorkflow, FileWorkflow, NotificationWorkflow)
+SERVED = (NOTIFICATION.queue, BROADCAST.queue, FILE.queue)  # queues whose job types exist
 REFUSALS = (
     ChannelMisconfigured,
     DatabaseUnavailable,
@@ -74,10 +79,16 @@ class Collaborators:
     jobs: Jobs
     file: FileActivities
     notification: NotificationActivities
+    broadcast: BroadcastActivities
 
     def activities_of(self, queue: str) -> list[Callable[..., Any]]:
         """The activities that run on `queue`."""
         record = [JobActivities(jobs=self.jobs).record]
+        notifying: list[Callable[..., Any]] = [
+            self.notification.decide,
+            self.notification.claim_deferred,
+            self.notification.send,
+        ]
         of_queue: dict[str, list[Callable[..., Any]]] = {
             FILE.queue: [
                 self.file.verify,
@@ -85,10 +96,12 @@ class Collaborators:
                 self.file.read_page,
                 self.file.publish_text,
             ],
-            NOTIFICATION.queue: [
-                self.notification.decide,
-                self.notification.claim_deferred,
-                self.notification.send,
+            NOTIFICATION.queue: notifying,
+            BROADCAST.queue: [
+                *notifying,
+                self.broadcast.plan,
+                self.broadcast.send_chunk,
+                self.broadcast.hand_over,
             ],
         }
         return [*record, *of_queue[queue]]
@@ -137,23 +150,44 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
         blobs = Blobs.open(settings.resolved_blobs_url())
         people = People(database, clock)
         suppressions = Suppressions(database, clock, max_drops_an_hour=settings.max_drops_per_hour)
+        notifications, effects, budgets = (
+            Notifications(database, clock),
+            Effects(database, clock),
+            Budgets(database, clock),
+        )
+        unsubscribing = Unsubscribing(settings.resolved_signing_key(), settings.resolved_public_url())
         collaborators = Collaborators(
             jobs=jobs,
+            broadcast=BroadcastActivities(
+                database=database,
+                broadcasts=Broadcasts(database, clock),
+                recipients=Recipients(database, clock),
+                jobs=jobs,
+                notifications=notifications,
+                people=people,
+                suppressions=suppressions,
+                delivery=BulkDelivery(
+                    channels=reachable, effects=effects, budgets=budgets, suppressions=suppressions, clock=clock
+                ),
+                templates=templates,
+                unsubscribing=unsubscribing,
+                clock=clock,
+            ),
             notification=NotificationActivities(
-                notifications=Notifications(database, clock),
+                notifications=notifications,
                 jobs=jobs,
                 people=people,
                 suppressions=suppressions,
                 delivery=Delivery(
                     channels=reachable,
-                    effects=Effects(database, clock),
-                    budgets=Budgets(database, clock),
+                    effects=effects,
+                    budgets=budgets,
                     suppressions=suppressions,
                     people=people,
                     clock=clock,
                 ),
                 templates=templates,
-                unsubscribing=Unsubscribing(settings.resolved_signing_key(), settings.resolved_public_url()),
+                unsubscribing=unsubscribing,
                 blobs=blobs,
                 clock=clock,
             ),

@@ -128,7 +128,7 @@ class NotificationActivities:
             return Decided(expired=True)
         known = await self._known(mine)
         if known.person is not None and not mine.urgent:
-            until = _quiet_until(known.person, now)
+            until = quiet_until(known.person, now)
             if until is not None:
                 await self._notifications.defer(mine.notification_id, until)
                 return WaitUntil(until=until, waiting_for="the end of the recipient's quiet hours")
@@ -325,7 +325,7 @@ class NotificationActivities:
             if target.channel is ChannelName.EMAIL
         ]
         return Message(
-            effect_id=str(uuid.uuid5(EFFECTS, f"{mine.notification_id}:{target.target_id}")),
+            effect_id=effect_id(mine.notification_id, target.target_id),
             notification_id=str(mine.notification_id),
             tenant=mine.tenant,
             category=mine.category,
@@ -347,6 +347,11 @@ class NotificationActivities:
         )
 
 
+def effect_id(notification_id: uuid.UUID, target_id: str) -> str:
+    """One per notification and target, the same at every repetition; a UUID's text."""
+    return str(uuid.uuid5(EFFECTS, f"{notification_id}:{target_id}"))
+
+
 def render(templates: Templates, notification: Notification, locale: str | None, unsubscribe: str | None) -> Content:
     """The notification's forms, from its template or its own content.
 
@@ -360,7 +365,8 @@ def render(templates: Templates, notification: Notification, locale: str | None,
     return templates.from_text(**own, unsubscribe_url=unsubscribe)
 
 
-def _quiet_until(person: Person, now: datetime) -> datetime | None:
+def quiet_until(person: Person, now: datetime) -> datetime | None:
+    """The end of the quiet hours that hold for the person at `now`, or None."""
     if not (person.quiet_start and person.quiet_end and person.zone):
         return None
     return ends_at(QuietHours.parse(person.quiet_start, person.quiet_end, person.zone), now)

@@ -11,7 +11,7 @@ from activities.notification import render
 from activities.templates import Template
 from contracts.catalogue import NOTIFICATION, Priority
 from contracts.payloads.job import JobRef, JobState
-from contracts.payloads.notification import NotificationRequest, Route
+from contracts.payloads.notification import NotificationRequest, Route, notification_workflow_id
 from starter.address_request import Address
 from starter.notification_request import NotificationBody
 from starter.services import Services
@@ -21,7 +21,7 @@ from store.ids import new_id
 from store.jobs import Job, NewJob
 from store.notifications import AttachedFile, Notification
 from store.submissions import check
-from workflows.notification import NotificationWorkflow, workflow_id
+from workflows.notification import NotificationWorkflow
 
 MAX_ATTACHED_BYTES = 10 * 1024 * 1024  # relays commonly refuse mails above 25 MB, and base64 adds a third
 DEFAULT_CATEGORY = "general"
@@ -199,7 +199,7 @@ async def _store(
             job_id=new.notification_id,
             tenant=new.tenant,
             type=NOTIFICATION.name,
-            workflow_id=workflow_id(new.tenant, new.notification_id),
+            workflow_id=notification_workflow_id(new.tenant, new.notification_id),
             person=new.person,
             trace_id=trace_id,
         ),

@@ -2,12 +2,12 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import JsonValue
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -196,6 +196,32 @@ class People:
         async with self._database.read() as connection:
             row = (await connection.execute(query)).mappings().first()
         return _target(row) if row else None
+
+    async def among(self, tenant: str, persons: Collection[str]) -> dict[str, Person]:
+        """Those of `persons` that there are, by id."""
+        query = select(people).where(people.c.tenant == tenant, people.c.person.in_(persons))
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return {row["person"]: Person(**{name: row[name] for name in Person.__dataclass_fields__}) for row in rows}
+
+    async def targets_among(
+        self, tenant: str, *, persons: Collection[str] = (), target_ids: Collection[str] = ()
+    ) -> list[StoredTarget]:
+        """Addresses of any of these persons, or of these ids; oldest registration first."""
+        wanted = or_(targets.c.person.in_(persons), targets.c.target_id.in_(target_ids))
+        query = select(targets).where(targets.c.tenant == tenant, wanted)
+        async with self._database.read() as connection:
+            rows = await connection.execute(query.order_by(targets.c.registered_at, targets.c.target_id))
+            return [_target(row) for row in rows.mappings()]
+
+    async def preferences_among(self, tenant: str, persons: Collection[str]) -> dict[str, list[Preference]]:
+        """What each of them said, by person; nobody who said nothing."""
+        query = select(preferences).where(preferences.c.tenant == tenant, preferences.c.person.in_(persons))
+        found: dict[str, list[Preference]] = {}
+        async with self._database.read() as connection:
+            for row in await connection.execute(query):
+                found.setdefault(row.person, []).append(Preference(row.category, row.channel, row.allowed))
+        return found
 
     async def move_target(self, target: StoredTarget, address: str) -> None:
         """Use another address for a target from now on, as its vendor says; unless that is a target already."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import case, delete, func, or_, select
+from sqlalchemy import case, delete, func, select, tuple_
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -155,17 +155,18 @@ class Suppressions:
 
     async def of(self, reachable: Iterable[StoredTarget]) -> list[Suppression]:
         """Every suppression of these targets, applying or not."""
-        wanted = [
-            (suppressions.c.tenant == each.tenant)
-            & (suppressions.c.channel == each.channel.value)
-            & (suppressions.c.address == each.address)
-            for each in reachable
-        ]
-        if not wanted:
-            return []
+        of_tenant: dict[str, set[tuple[str, str]]] = {}
+        for each in reachable:
+            of_tenant.setdefault(each.tenant, set()).add((each.channel.value, each.address))
+        found = []
         async with self._database.read() as connection:
-            rows = await connection.execute(select(suppressions).where(or_(*wanted)))
-            return [_suppression(row) for row in rows.mappings()]
+            for tenant, addresses in of_tenant.items():
+                query = select(suppressions).where(
+                    suppressions.c.tenant == tenant,
+                    tuple_(suppressions.c.channel, suppressions.c.address).in_(addresses),
+                )
+                found += [_suppression(row) for row in (await connection.execute(query)).mappings()]
+        return found
 
     async def list(self, tenant: str, *, limit: int = 100) -> list[Suppression]:
         """Newest first."""

@@ -227,6 +227,68 @@ notifications = Table(
     Index("notifications_by_age", "created_at"),
 )
 
+recipient_sets = Table(
+    "recipient_sets",
+    MAIN,
+    Column("set_id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("total", Integer),
+    Column("report", JSON),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+recipients = Table(
+    "recipients",
+    MAIN,
+    Column("set_id", Text, primary_key=True),
+    Column("line", Integer, primary_key=True),
+    Column("who", Text, nullable=False),
+    Column("person", Text),
+    Column("target_id", Text),
+    Column("data", JSON),
+    UniqueConstraint("set_id", "who", name="recipients_once"),
+)
+
+audiences = Table(
+    "audiences",
+    MAIN,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("set_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+broadcasts = Table(
+    "broadcasts",
+    MAIN,
+    Column("broadcast_id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("set_id", Text, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("urgent", Boolean, nullable=False),
+    Column("mandatory", Boolean, nullable=False),
+    Column("routes", JSON, nullable=False),
+    Column("every", Boolean, nullable=False),
+    Column("resend", Boolean, nullable=False),
+    Column("template", Text),
+    Column("content", JSON),
+    Column("data", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("paused", Text),
+)
+
+broadcast_chunks = Table(
+    "broadcast_chunks",
+    MAIN,
+    Column("broadcast_id", Text, primary_key=True),
+    Column("first_line", Integer, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("recipients", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
 budgets = Table(
     "budgets",
     MAIN,

@@ -32,11 +32,6 @@ with workflow.unsafe.imports_passed_through():
     from workflows.step import DEADLINE, Job
 
 
-def workflow_id(tenant: str, job_id: UUID) -> str:
-    """What must be said once is known by its dedupe key before this id is made."""
-    return f"notification:{tenant}:{job_id}"
-
-
 @workflow.defn(name=NOTIFICATION.name)
 class NotificationWorkflow:
     """decide -> wait out quiet hours -> merge with what waited too -> send, route after route."""

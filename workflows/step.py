@@ -184,6 +184,18 @@ class Job:
                 case result:
                     return cast("FactT", result)
 
+    async def show_paused(self, cause: str, words: str) -> None:
+        """Show that the job waits for an operator, in search attributes, current details and the store."""
+        workflow.upsert_search_attributes([JOB_STATUS.value_set(JobState.PARKED.value), CAUSE.value_set(cause)])
+        workflow.set_current_details(words)
+        await self._record(JobState.PARKED, cause=cause, error=words)
+
+    async def show_running(self) -> None:
+        """Take back what `show_paused` showed."""
+        workflow.upsert_search_attributes([JOB_STATUS.value_unset(), CAUSE.value_unset()])
+        workflow.set_current_details("")
+        await self._record(JobState.RUNNING)
+
     async def _execute(
         self, activity: Callable[..., Awaitable[Any]], order: StepOrder, row: Step, label: str, errors: int
     ) -> Fact | _Lost | _Failed:

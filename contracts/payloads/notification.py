@@ -62,6 +62,11 @@ class TargetOutcome(StrEnum):
         return self in {TargetOutcome.SENT, TargetOutcome.MAYBE_SENT}
 
 
+def notification_workflow_id(tenant: str, job_id: UUID) -> str:
+    """What must be said once is known by its dedupe key before this id is made."""
+    return f"notification:{tenant}:{job_id}"
+
+
 class Decide(StepOrder):
     """Who is to be reached how, by what is in the store now."""
 

@@ -31,7 +31,13 @@ from activities.notification import NotificationActivities
 from activities.templates import Templates
 from activities.unsubscribe import Unsubscribing
 from contracts.payloads.job import JobRecorded, JobRef, ParkedStep, RecordJob
-from contracts.payloads.notification import ChannelName, NotificationRequest, NotificationResult, Route
+from contracts.payloads.notification import (
+    ChannelName,
+    NotificationRequest,
+    NotificationResult,
+    Route,
+    notification_workflow_id,
+)
 from runtime.settings import BUILT_IN_TEMPLATES
 from store.blobs import Blobs
 from store.budgets import Budgets
@@ -42,7 +48,7 @@ from store.migrate import migrate
 from store.notifications import Notification, Notifications
 from store.people import NewTarget, People, Person, Preference, StoredTarget
 from store.suppressions import Suppressions
-from workflows.notification import NotificationWorkflow, workflow_id
+from workflows.notification import NotificationWorkflow
 
 SENT = Outcome(Verdict.SENT, "250", vendor_id="v-1")
 Handle = WorkflowHandle[NotificationWorkflow, NotificationResult]
@@ -193,7 +199,7 @@ class NotificationStage:
         return await self.client.start_workflow(
             NotificationWorkflow.run,
             NotificationRequest(job=JobRef(job_id=notification_id, tenant="acme"), expires_at=stored.expires_at),
-            id=workflow_id("acme", notification_id),
+            id=notification_workflow_id("acme", notification_id),
             task_queue=self.queue,
         )
 
@@ -218,7 +224,9 @@ class NotificationStage:
             content=more.pop("content", {"subject": subject, "text": f"{subject}, said at length."}),
             **more,
         )
-        job = NewJob(new.notification_id, "acme", "notification", workflow_id("acme", new.notification_id), person)
+        job = NewJob(
+            new.notification_id, "acme", "notification", notification_workflow_id("acme", new.notification_id), person
+        )
         async with self.database.write() as connection:
             await self.notifications.add(connection, new)
             await self.jobs.submit(connection, job)

@@ -1,0 +1,106 @@
+"""The broadcast job: chunks of a set of recipients, each sent by one activity; what fails becomes notification jobs."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from contracts.payloads.job import JobRef, JobRequest
+from contracts.payloads.model import Fact, Order, StepOrder
+
+
+class Cursor(Order):
+    """Where a run stands: what it hands to the next one when it continues as new.
+
+    `next_line` is the first line that no chunk has been planned for. `again` are chunks planned but not done, as pairs
+    of first and last line. `counts` are recipients by outcome, `failures` refusals by cause since the last pause.
+    """
+
+    next_line: int = 1
+    planned_all: bool = False
+    again: tuple[tuple[int, int], ...] = ()
+    counts: dict[str, int] = Field(default_factory=dict)
+    failures: dict[str, int] = Field(default_factory=dict)
+    paused: str = ""
+
+
+class BroadcastRequest(JobRequest):
+    """Message and recipients stay in the store under the job's id. `total` recipients."""
+
+    total: int
+    expires_at: datetime
+    cursor: Cursor = Field(default_factory=Cursor)
+
+
+class PlanChunks(StepOrder):
+    """The bounds of the next `chunks` chunks from `from_line` on."""
+
+    job: JobRef
+    from_line: int
+    chunks: int
+
+
+class ChunksPlanned(Fact):
+    """First and last line of each; fewer than asked for means that no recipient is left after them."""
+
+    chunks: tuple[tuple[int, int], ...]
+
+
+class SendChunk(StepOrder):
+    """Send to the recipients from `first_line` to `last_line`."""
+
+    job: JobRef
+    first_line: int
+    last_line: int
+
+
+class ChunkSent(Fact):
+    """What became of a chunk's recipients.
+
+    `counts` by outcome: sent, maybe_sent, dropped, muted, suppressed, undeliverable, expired, handed_over. `hand_over`
+    are the lines whose recipients go on as notification jobs. `failures` are counts by cause of those among them that
+    vendor or template refuse.
+
+    `unfinished`: some were not tried, so the chunk is to be sent again; what is done is not repeated. `stopped_by` is
+    the cause that made it stop, empty where only its time was over.
+    """
+
+    counts: dict[str, int]
+    hand_over: tuple[int, ...] = ()
+    failures: dict[str, int] = Field(default_factory=dict)
+    unfinished: bool = False
+    stopped_by: str = ""
+
+
+class HandOver(StepOrder):
+    """Start a notification job for the recipient of each of these lines."""
+
+    job: JobRef
+    lines: tuple[int, ...]
+
+
+class HandedOver(Fact):
+    """How many were started now; those that were started before are not counted."""
+
+    started: int
+
+
+class PauseBroadcast(Order):
+    """An operator's or the sender's wish. `reason` is shown."""
+
+    reason: str = Field(default="", max_length=500)
+
+
+class BroadcastProgress(Fact):
+    """`paused` is why, or empty. `done` recipients of `total`, by outcome in `counts`."""
+
+    total: int
+    done: int
+    counts: dict[str, int]
+    paused: str = ""
+
+
+class BroadcastResult(Fact):
+    """Recipients by outcome; those handed over have notification jobs of their own."""
+
+    counts: dict[str, int]
+    failures: dict[str, int] = Field(default_factory=dict)
