@@ -24,11 +24,12 @@ from activities.adapters import images, inspection, ocr
 from activities.adapters.channels.channel import Channel
 from activities.adapters.channels.configured import ChannelMisconfigured, channels
 from activities.broadcast import BroadcastActivities
+from activities.broadcast_chunk import ChunkPlanner
 from activities.bulk_delivery import BulkDelivery
 from activities.delivery import Delivery
 from activities.file import FileActivities, FileTools
 from activities.job import JobActivities
-from activities.notification import NotificationActivities
+from activities.notification import SEND, NotificationActivities
 from activities.scratch import Scratch
 from activities.templates import TemplateBroken, Templates
 from activities.unsubscribe import Unsubscribing
@@ -102,6 +103,7 @@ class Collaborators:
                 self.broadcast.plan,
                 self.broadcast.send_chunk,
                 self.broadcast.hand_over,
+                self.broadcast.note,
             ],
         }
         return [*record, *of_queue[queue]]
@@ -165,12 +167,22 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
                 jobs=jobs,
                 notifications=notifications,
                 people=people,
-                suppressions=suppressions,
-                delivery=BulkDelivery(
-                    channels=reachable, effects=effects, budgets=budgets, suppressions=suppressions, clock=clock
+                planner=ChunkPlanner(
+                    people=people,
+                    suppressions=suppressions,
+                    templates=templates,
+                    unsubscribing=unsubscribing,
+                    configured=frozenset(reachable),
                 ),
-                templates=templates,
-                unsubscribing=unsubscribing,
+                delivery=BulkDelivery(
+                    step=SEND,
+                    channels=reachable,
+                    effects=effects,
+                    budgets=budgets,
+                    suppressions=suppressions,
+                    people=people,
+                    clock=clock,
+                ),
                 clock=clock,
             ),
             notification=NotificationActivities(

@@ -20,7 +20,7 @@ from temporalio.exceptions import ApplicationError
 from activities.adapters.channels.channel import Attachment, Content, Message
 from activities.delivery import Delivery, Effect, Place, wait
 from activities.heartbeat import heartbeating, resumed
-from activities.quiet_hours import QuietHours, ends_at
+from activities.reach import NOT_CONFIGURED, quiet_until, why_left_out
 from activities.templates import TemplateBroken, TemplateDataError, Templates, UnknownTemplate
 from activities.unsubscribe import Unsubscribing
 from contracts.errors import FailureKind, failure
@@ -42,8 +42,8 @@ from store.blobs import Blobs
 from store.database import DatabaseUnavailable
 from store.jobs import Jobs
 from store.notifications import Notification, Notifications
-from store.people import People, Person, Preference, StoredTarget, allowed
-from store.suppressions import Reason, Suppression, Suppressions
+from store.people import People, Person, Preference, StoredTarget
+from store.suppressions import Suppression, Suppressions
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,6 @@ STORE_AWAY = timedelta(seconds=5)  # until it is asked again
 LONGEST_POLL = timedelta(minutes=1)  # how late a carried message learns that its carrier ended
 BEFORE_EXPIRY = timedelta(seconds=2)  # the last look
 SEND = "notification.send"
-NOT_CONFIGURED = "channel_not_configured"
 EFFECTS = uuid.UUID("5b0d2a3e-6f1c-5c53-9a0e-3f6d0f1f7c11")  # namespace of effect ids
 
 
@@ -286,24 +285,22 @@ class NotificationActivities:
         self, mine: Notification, known: _Known, now: datetime
     ) -> tuple[tuple[RoutePlan, ...], tuple[TargetResult, ...]]:
         """Targets by channel in order of preference, and those that are left out with the reason."""
-        wishes = [] if mine.mandatory else known.wishes
         usable: list[StoredTarget] = []
         left_out: list[TargetResult] = []
         for target in known.reachable_by(mine):
-            mine_of = [
-                each for each in known.suppressed if (each.channel, each.address) == (target.channel, target.address)
-            ]
-            applying = next((each for each in mine_of if _applies(each, mine, target, now)), None)
-            if target.channel not in self._delivery.configured:
-                code, outcome = NOT_CONFIGURED, TargetOutcome.SUPPRESSED
-            elif not allowed(wishes, mine.category, target.channel.value):
-                code, outcome = "preference", TargetOutcome.MUTED
-            elif applying is not None:
-                code, outcome = applying.reason.value, TargetOutcome.SUPPRESSED
-            else:
+            why = why_left_out(
+                target,
+                category=mine.category,
+                mandatory=mine.mandatory,
+                wishes=known.wishes,
+                suppressed=known.suppressed,
+                configured=self._delivery.configured,
+                now=now,
+            )
+            if why is None:
                 usable.append(target)
-                continue
-            left_out.append(_left_out(target.target_id, target.channel, outcome, code))
+            else:
+                left_out.append(_left_out(target.target_id, target.channel, *why))
         plans = []
         for route in mine.routes:
             planned = [each for each in usable if each.channel in route.channels]
@@ -365,22 +362,8 @@ def render(templates: Templates, notification: Notification, locale: str | None,
     return templates.from_text(**own, unsubscribe_url=unsubscribe)
 
 
-def quiet_until(person: Person, now: datetime) -> datetime | None:
-    """The end of the quiet hours that hold for the person at `now`, or None."""
-    if not (person.quiet_start and person.quiet_end and person.zone):
-        return None
-    return ends_at(QuietHours.parse(person.quiet_start, person.quiet_end, person.zone), now)
-
-
 def _left_out(target: str, channel: ChannelName, outcome: TargetOutcome, code: str) -> TargetResult:
     return TargetResult(target=target, channel=channel, outcome=outcome, code=code)
-
-
-def _applies(suppression: Suppression, mine: Notification, target: StoredTarget, now: datetime) -> bool:
-    """Nobody can unsubscribe from what is mandatory; an address that is dead is dead for it too."""
-    if mine.mandatory and suppression.reason is Reason.UNSUBSCRIBED:
-        return False
-    return suppression.applies(target, mine.category, now)
 
 
 def _not_configured(channels: list[ChannelName]) -> ApplicationError:

@@ -174,7 +174,12 @@ BROADCAST = JobType(
     retry=NOTIFICATION.retry,
     keep=Keep(completed_newest=100, failed=DAYS_14),
     when_exhausted=WhenExhausted.PAUSE,
-    steps=(quick("plan"), slow("send_chunk", minutes=10, overall=timedelta(hours=24)), slow("hand_over", minutes=5)),
+    steps=(
+        quick("plan"),
+        slow("send_chunk", minutes=10, overall=timedelta(hours=24)),
+        slow("hand_over", minutes=5),
+        quick("note"),
+    ),
     priority=Priority.BULK,
 )
 DAILY_DIGEST = JobType(

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     )
     blobs_url: str = Field(default="", description="`s3://`, `gs://`, `az://` or a folder; by default in data_dir.")
     max_upload_bytes: int = Field(default=100 * 1024 * 1024, gt=0, description="Larger uploads are refused with 413.")
+    max_recipients: int = Field(default=2_000_000, gt=0, description="Lines of one broadcast or audience; else 413.")
 
     api_host: str = "127.0.0.1"
     api_port: int = 8000

@@ -89,7 +89,60 @@ class AdHoc(RequestModel):
     url: Annotated[str, AfterValidator(web_url)] | None = None
 
 
-class NotificationBody(RequestModel):
+class MessageBody(RequestModel):
+    """What is said, and how; to whom is said by what is built on it."""
+
+    template: str | None = Field(default=None, description="A folder in templates/.")
+    content: AdHoc | None = Field(default=None, description="Instead of a template.")
+    data: dict[str, JsonValue] = Field(default_factory=dict, description="For the template; at most 64 KiB as JSON.")
+    category: Slug | None = Field(default=None, description="What preferences are about; by default the template's.")
+    channels: list[Route] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=7,
+        description="In order of preference: the next is used when one reaches nobody. By default the template's.",
+    )
+    every: bool | None = Field(default=None, description="Use all channels instead of the first that reaches somebody.")
+    urgency: Literal["normal", "urgent"] = Field(default="normal", description="`urgent` ignores quiet hours.")
+    expires: Expires = Field(
+        default=None, description=f"{EXPIRES}; dropped after it. By default 24 hours.".capitalize()
+    )
+
+    @field_validator("data")
+    @classmethod
+    def _small(cls, data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        size = len(json.dumps(data, ensure_ascii=False).encode())
+        if size > MAX_DATA_BYTES:
+            raise ValueError(f"has {size:,} bytes as JSON, of at most {MAX_DATA_BYTES:,}: attach or link the rest")
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.template is None) == (self.content is None):
+            raise ValueError("say either `template` or `content`")
+        if self.content is not None and self.data:
+            raise ValueError("`data` is for a template; put what you want to say into `content`")
+        if self.channels is not None and len(set(self.channels)) < len(self.channels):
+            raise ValueError("`channels` names one twice")
+        return self
+
+    def expires_at(self, now: datetime) -> datetime:
+        """As a time.
+
+        Raises:
+            ValueError: it is past, or further away than a week.
+        """
+        wanted = self.expires if self.expires is not None else DEFAULT_LIFE
+        if isinstance(wanted, timedelta):
+            wanted = now + max(-LONGEST_LIFE, min(wanted, 2 * LONGEST_LIFE))  # an absurd one would overflow
+        if wanted <= now:
+            raise ValueError(f"`expires` {wanted.isoformat()} is already past; the message was not accepted")
+        if wanted > now + LONGEST_LIFE:
+            raise ValueError(f"`expires` may be at most {LONGEST_LIFE.days} days away")
+        return wanted
+
+
+class NotificationBody(MessageBody):
     """One message to one person, or to one address."""
 
     model_config = ConfigDict(
@@ -109,59 +162,15 @@ class NotificationBody(RequestModel):
     )
 
     recipient: Recipient = Field(description="A person's id, or an address.")
-    template: str | None = Field(default=None, description="A folder in templates/.")
-    content: AdHoc | None = Field(default=None, description="Instead of a template.")
-    data: dict[str, JsonValue] = Field(default_factory=dict, description="For the template; at most 64 KiB as JSON.")
-    category: Slug | None = Field(default=None, description="What preferences are about; by default the template's.")
-    channels: list[Route] | None = Field(
-        default=None,
-        min_length=1,
-        max_length=7,
-        description="In order of preference: the next is used when one reaches nobody. By default the template's.",
-    )
-    every: bool | None = Field(default=None, description="Use all channels instead of the first that reaches somebody.")
-    urgency: Literal["normal", "urgent"] = Field(default="normal", description="`urgent` ignores quiet hours.")
-    expires: Expires = Field(
-        default=None, description=f"{EXPIRES}; dropped after it. By default 24 hours.".capitalize()
-    )
     dedupe_key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
         default=None, description="The same key for the same recipient within 30 days is sent once, whatever it says."
     )
     attachments: list[str] = Field(default_factory=list, max_length=10, description="Ids of uploaded files; mail only.")
 
-    @field_validator("data")
-    @classmethod
-    def _small(cls, data: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        size = len(json.dumps(data, ensure_ascii=False).encode())
-        if size > MAX_DATA_BYTES:
-            raise ValueError(f"has {size:,} bytes as JSON, of at most {MAX_DATA_BYTES:,}: attach or link the rest")
-        return data
-
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.template is None) == (self.content is None):
-            raise ValueError("say either `template` or `content`")
-        if self.content is not None and self.data:
-            raise ValueError("`data` is for a template; put what you want to say into `content`")
+    def _reachable(self) -> Self:
         if isinstance(self.recipient, Address) and self.channels is not None:
             raise ValueError("`channels` is for a person; an address has its own channel")
         if self.content is not None and not isinstance(self.recipient, Address) and self.channels is None:
             raise ValueError("a message without a template to a person needs `channels`")
-        if self.channels is not None and len(set(self.channels)) < len(self.channels):
-            raise ValueError("`channels` names one twice")
         return self
-
-    def expires_at(self, now: datetime) -> datetime:
-        """As a time.
-
-        Raises:
-            ValueError: it is past, or further away than a week.
-        """
-        wanted = self.expires if self.expires is not None else DEFAULT_LIFE
-        if isinstance(wanted, timedelta):
-            wanted = now + max(-LONGEST_LIFE, min(wanted, 2 * LONGEST_LIFE))  # an absurd one would overflow
-        if wanted <= now:
-            raise ValueError(f"`expires` {wanted.isoformat()} is already past; the message was not accepted")
-        if wanted > now + LONGEST_LIFE:
-            raise ValueError(f"`expires` may be at most {LONGEST_LIFE.days} days away")
-        return wanted

@@ -14,11 +14,13 @@ from runtime.settings import Settings
 from runtime.temporal import lazy_client
 from store.api_keys import ApiKeys
 from store.blobs import Blobs
+from store.broadcasts import Broadcasts
 from store.database import Database
 from store.files import Files
 from store.jobs import Jobs
 from store.notifications import Notifications
 from store.people import People
+from store.recipients import Recipients
 from store.search import Search
 from store.submissions import Submissions
 from store.suppressions import Suppressions
@@ -35,6 +37,8 @@ class Services:
     jobs: Jobs
     submissions: Submissions
     notifications: Notifications
+    broadcasts: Broadcasts
+    recipients: Recipients
     people: People
     suppressions: Suppressions
     templates: Templates
@@ -65,6 +69,8 @@ async def open_services(settings: Settings, *, role: str, clock: Clock | None = 
             jobs=jobs,
             submissions=Submissions(database, clock),
             notifications=Notifications(database, clock),
+            broadcasts=Broadcasts(database, clock),
+            recipients=Recipients(database, clock),
             people=People(database, clock),
             suppressions=Suppressions(database, clock, max_drops_an_hour=settings.max_drops_per_hour),
             templates=Templates(settings.templates_dir),

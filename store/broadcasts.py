@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.payloads.notification import Route
 from runtime.clock import Clock, from_micros, micros
 from store.database import Database
+from store.dialect import upsert
 from store.tables import broadcast_chunks, broadcasts, jobs
 
 
@@ -103,6 +104,14 @@ class Broadcasts:
             if counts:
                 rows = [mine | {"outcome": outcome, "recipients": count} for outcome, count in counts.items()]
                 await connection.execute(insert(broadcast_chunks), rows)
+
+    async def record_outcome(self, broadcast_id: UUID, first_line: int, outcome: str, count: int) -> None:
+        """Note one more outcome of a chunk; repeated, it replaces itself."""
+        key = {"broadcast_id": str(broadcast_id), "first_line": first_line, "outcome": outcome}
+        values = {"recipients": count, "at": micros(self._clock.now())}
+        async with self._database.write() as connection:
+            row = upsert(connection.dialect)(broadcast_chunks).values(**key, **values)
+            await connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=values))
 
     async def reached(self, broadcast_id: UUID, *, since: datetime) -> Reached:
         """Recipients over all chunks so far; those of chunks that ended at or after `since` also for themselves."""

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 from sqlalchemy import ColumnElement, Row, and_, delete, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.clock import Clock, from_micros, micros
 from store.database import MAX_ROWS_PER_WRITE, Database
@@ -30,12 +31,19 @@ class ClaimStatus(StrEnum):
     UNSETTLED = "unsettled"
 
 
+class EffectKey(NamedTuple):
+    """An effect of a step: who does it, and to what."""
+
+    first_run_id: str
+    target: str
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The answer for one target.
 
     `outcome` is what was settled. `claimed_at` is when it was first claimed, `taken_at` when `owner` did so. Claims of
-    one call have one owner.
+    one transaction have one owner.
     """
 
     target: str
@@ -54,49 +62,87 @@ class Effects:
         self._clock = clock
 
     async def claim(self, first_run_id: str, step: str, target: str) -> Claim:
-        """Claim one effect."""
-        return (await self.claim_many(first_run_id, step, [target]))[0]
+        """Claim one effect; of two that race, one gets NEW."""
+        return (await self.claim_many(step, [EffectKey(first_run_id, target)]))[0]
 
-    async def claim_many(self, first_run_id: str, step: str, targets: Sequence[str]) -> list[Claim]:
-        """Claim effects of one step: one claim per target, in the order given; of two that race, one gets NEW.
+    async def claim_many(self, step: str, keys: Sequence[EffectKey]) -> list[Claim]:
+        """Claim effects of one step: one claim per effect, in the order given.
 
-        A target that is named twice is claimed once, or its effect would be NEW twice.
+        An effect that is named twice is claimed once, or it would be NEW twice.
         """
-        once = list(dict.fromkeys(targets))
+        once = list(dict.fromkeys(keys))
         claims: list[Claim] = []
         for start in range(0, len(once), MAX_ROWS_PER_WRITE):
-            claims += await self._claim_batch(first_run_id, step, once[start : start + MAX_ROWS_PER_WRITE])
+            claims += await self.write(step, {}, once[start : start + MAX_ROWS_PER_WRITE])
         return claims
 
-    async def _claim_batch(self, first_run_id: str, step: str, targets: Sequence[str]) -> list[Claim]:
+    async def settle(self, first_run_id: str, step: str, target: str, outcome: JsonValue) -> None:
+        """Note how one effect ended."""
+        await self.write(step, {EffectKey(first_run_id, target): outcome}, [])
+
+    async def write(self, step: str, ended: Mapping[EffectKey, JsonValue], wanted: Sequence[EffectKey]) -> list[Claim]:
+        """Note how some effects of a step ended and claim others, in one transaction.
+
+        At most MAX_ROWS_PER_WRITE together, no `wanted` one twice; one claim for each of these.
+        """
+        assert len(ended) + len(wanted) <= MAX_ROWS_PER_WRITE
+        async with self._database.ledger_write() as connection:
+            if ended:
+                await self._settle(connection, step, ended)
+            return await self._claim(connection, step, wanted) if wanted else []
+
+    async def _settle(self, connection: AsyncConnection, step: str, ended: Mapping[EffectKey, JsonValue]) -> None:
+        now = micros(self._clock.now())
+        rows = [
+            {
+                "first_run_id": key.first_run_id,
+                "step": step,
+                "target": key.target,
+                "state": "settled",
+                "outcome": outcome,
+                "claimed_at": now,
+                "settled_at": now,
+            }
+            for key, outcome in sorted(ended.items(), key=lambda each: each[0])
+        ]
+        row = upsert(connection.dialect)(effects)
+        await connection.execute(
+            row.on_conflict_do_update(
+                index_elements=["first_run_id", "step", "target"],
+                set_={name: row.excluded[name] for name in ("state", "outcome", "settled_at")},
+                where=effects.c.state != "settled",
+            ),
+            rows,
+        )
+
+    async def _claim(self, connection: AsyncConnection, step: str, wanted: Sequence[EffectKey]) -> list[Claim]:
         now = micros(self._clock.now())
         owner = uuid.uuid4().hex
         rows = [
             {
-                "first_run_id": first_run_id,
+                "first_run_id": key.first_run_id,
                 "step": step,
-                "target": target,
+                "target": key.target,
                 "state": "claimed",
                 "claimed_at": now,
                 "owner": owner,
                 "taken_at": now,
             }
-            for target in sorted(targets)  # one order for all, or two batches could deadlock
+            for key in sorted(wanted)  # one order for all, or two batches could deadlock
         ]
-        mine = and_(effects.c.first_run_id == first_run_id, effects.c.step == step)
-        async with self._database.ledger_write() as connection:
-            row = upsert(connection.dialect)(effects).values(rows)
-            made = await connection.execute(row.on_conflict_do_nothing().returning(effects.c.target))
-            new = set(made.scalars())
-            known = {}
-            if len(new) < len(targets):
-                query = select(effects).where(mine, effects.c.target.in_(set(targets) - new))
-                known = {row.target: _claim(row) for row in await connection.execute(query)}
+        row = upsert(connection.dialect)(effects).on_conflict_do_nothing()
+        made = await connection.execute(row.returning(effects.c.first_run_id, effects.c.target), rows)
+        new = {EffectKey(*each) for each in made}
+        known: dict[EffectKey, Claim] = {}
+        if len(new) < len(wanted):
+            pair = tuple_(effects.c.first_run_id, effects.c.target)
+            query = select(effects).where(effects.c.step == step, pair.in_([key for key in wanted if key not in new]))
+            for found in await connection.execute(query):
+                known[EffectKey(found.first_run_id, found.target)] = _claim(found)
+        at = from_micros(now)
         return [
-            Claim(target, ClaimStatus.NEW, claimed_at=from_micros(now), taken_at=from_micros(now), owner=owner)
-            if target in new
-            else known[target]
-            for target in targets
+            Claim(key.target, ClaimStatus.NEW, claimed_at=at, taken_at=at, owner=owner) if key in new else known[key]
+            for key in wanted
         ]
 
     async def find(self, first_run_id: str, step: str, target: str) -> Claim | None:
@@ -105,6 +151,19 @@ class Effects:
         async with self._database.ledger_read() as connection:
             row = (await connection.execute(query)).first()
         return _claim(row) if row else None
+
+    async def find_many(self, step: str, keys: Sequence[EffectKey]) -> dict[EffectKey, Claim]:
+        """The claims there are on effects of a step, without claiming any."""
+        found: dict[EffectKey, Claim] = {}
+        pair = tuple_(effects.c.first_run_id, effects.c.target)
+        async with self._database.ledger_read() as connection:
+            for start in range(0, len(keys), MAX_ROWS_PER_WRITE):
+                query = select(effects).where(
+                    effects.c.step == step, pair.in_(keys[start : start + MAX_ROWS_PER_WRITE])
+                )
+                for row in await connection.execute(query):
+                    found[EffectKey(row.first_run_id, row.target)] = _claim(row)
+        return found
 
     async def of_run(self, first_run_id: str, step: str) -> list[Claim]:
         """All claims of one step of a run."""
@@ -123,37 +182,6 @@ class Effects:
                 .values(owner=owner, taken_at=micros(self._clock.now()))
             )
         return owner if done.rowcount else None
-
-    async def settle(self, first_run_id: str, step: str, target: str, outcome: JsonValue) -> None:
-        """Note how one effect ended."""
-        await self.settle_many(first_run_id, step, {target: outcome})
-
-    async def settle_many(self, first_run_id: str, step: str, outcomes: Mapping[str, JsonValue]) -> None:
-        """Note how effects of one step ended; `outcomes` by target."""
-        items = sorted(outcomes.items())
-        now = micros(self._clock.now())
-        for start in range(0, len(items), MAX_ROWS_PER_WRITE):
-            rows = [
-                {
-                    "first_run_id": first_run_id,
-                    "step": step,
-                    "target": target,
-                    "state": "settled",
-                    "outcome": outcome,
-                    "claimed_at": now,
-                    "settled_at": now,
-                }
-                for target, outcome in items[start : start + MAX_ROWS_PER_WRITE]
-            ]
-            async with self._database.ledger_write() as connection:
-                row = upsert(connection.dialect)(effects).values(rows)
-                await connection.execute(
-                    row.on_conflict_do_update(
-                        index_elements=["first_run_id", "step", "target"],
-                        set_={name: row.excluded[name] for name in ("state", "outcome", "settled_at")},
-                        where=effects.c.state != "settled",
-                    )
-                )
 
     async def release(self, first_run_id: str, step: str, target: str, *, owner: str) -> None:
         """Take a claim back: it is certain that nothing was done. A settled effect and another's claim stay."""

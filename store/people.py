@@ -2,19 +2,20 @@
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from pydantic import JsonValue
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, insert, or_, select, tuple_, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.addresses import normalised
 from contracts.payloads.notification import ChannelName
 from runtime.clock import Clock, from_micros, micros
-from store.database import Database
+from store.database import MAX_ROWS_PER_WRITE, Database
 from store.dialect import upsert
 from store.tables import people, preferences, targets
 
@@ -177,6 +178,71 @@ class People:
                 .values(person=person or found["person"], details=details, registered_at=now)
             )
         return _target((await connection.execute(select(targets).where(*same))).mappings().one())
+
+    async def register_many(
+        self, connection: AsyncConnection, tenant: str, new: Sequence[NewTarget]
+    ) -> list[str]:
+        """Add at most MAX_ROWS_PER_WRITE addresses as `register` does without a person; their ids, in order.
+
+        Of an address that is named twice the first counts.
+        """
+        assert len(new) <= MAX_ROWS_PER_WRITE
+        if not new:
+            return []
+        now = micros(self._clock.now())
+        ids: list[str] = []
+        wanted: dict[str, dict[str, Any]] = {}
+        for each in new:
+            address = normalised(each.channel, each.address)
+            target_id = target_id_of(tenant, each.channel, address)
+            ids.append(target_id)
+            wanted.setdefault(
+                target_id,
+                {
+                    "target_id": target_id,
+                    "tenant": tenant,
+                    "person": None,
+                    "channel": each.channel.value,
+                    "address": address,
+                    "details": dict(each.details),
+                    "registered_at": now,
+                },
+            )
+        row = upsert(connection.dialect)(targets).on_conflict_do_nothing().returning(targets.c.target_id)
+        rows = [wanted[each] for each in sorted(wanted)]  # one order for all, or two batches could deadlock
+        made = set((await connection.execute(row, rows)).scalars())
+        known = await self._known(connection, tenant, [each for each in rows if each["target_id"] not in made])
+        for target_id, (found_id, details) in known.items():
+            given = wanted[target_id]["details"]
+            if given and given != details:
+                await connection.execute(
+                    update(targets).where(targets.c.target_id == found_id).values(details=given, registered_at=now)
+                )
+        return [known[each][0] if each in known else each for each in ids]
+
+    async def _known(
+        self, connection: AsyncConnection, tenant: str, rows: Sequence[Mapping[str, Any]]
+    ) -> dict[str, tuple[str, Any]]:
+        """Id and details of the targets of these rows' addresses, by the id that the address would get today.
+
+        They differ where a vendor moved a target to the address: see `move_target`.
+        """
+        if not rows:
+            return {}
+        by_address = {(each["channel"], each["address"]): each["target_id"] for each in rows}
+        address = tuple_(targets.c.channel, targets.c.address)
+        query = select(targets.c.target_id, targets.c.channel, targets.c.address, targets.c.details).where(
+            targets.c.tenant == tenant,
+            or_(address.in_(list(by_address)), targets.c.target_id.in_([each["target_id"] for each in rows])),
+        )
+        known: dict[str, tuple[str, Any]] = {}
+        for found in await connection.execute(query):
+            known.setdefault(found.target_id, (found.target_id, found.details))
+            asked = by_address.get((found.channel, found.address))
+            if asked is not None:
+                known[asked] = (found.target_id, found.details)
+        wanted = set(by_address.values())
+        return {asked: found for asked, found in known.items() if asked in wanted}
 
     async def add_target(self, tenant: str, person: str, new: NewTarget) -> StoredTarget:
         """Register one more address of a person."""

@@ -289,6 +289,42 @@ broadcast_chunks = Table(
     Column("at", BigInteger, nullable=False),
 )
 
+events = Table(
+    "events",
+    MAIN,
+    Column("tenant", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("person", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("text", Text),
+    Column("url", Text),
+    Column("at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Index("events_by_person", "tenant", "person", "received_at"),
+    Index("events_by_age", "tenant", "received_at"),
+)
+
+digest_settings = Table(
+    "digest_settings",
+    MAIN,
+    Column("tenant", Text, primary_key=True),
+    Column("enabled", Boolean, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("at", Text, nullable=False),
+)
+
+digests = Table(
+    "digests",
+    MAIN,
+    Column("tenant", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("until", BigInteger, nullable=False),
+    Column("broadcast_id", Text),
+    Column("people", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
 budgets = Table(
     "budgets",
     MAIN,

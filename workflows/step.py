@@ -85,6 +85,7 @@ class Job:
         started_at: datetime | None = None,
         places: Mapping[str, JsonValue] | None = None,
         continue_at: Callable[[dict[str, JsonValue]], NoReturn] | None = None,
+        cancellation: workflow.ActivityCancellationType = workflow.ActivityCancellationType.TRY_CANCEL,
     ) -> None:
         """Made once per run.
 
@@ -96,6 +97,7 @@ class Job:
             places: where its steps stood when the run before continued as new.
             continue_at: continues as new with such places, where a long history asks for it. Called in a wait, while
                 no activity runs and nothing is parked.
+            cancellation: whether a cancelled job ends at once or when its activities have.
         """
         self._type = job_type
         self._ref = ref
@@ -103,6 +105,7 @@ class Job:
         self._started_at = started_at
         self._carried = dict(places or {})
         self._continue_at = continue_at
+        self._cancellation = cancellation
         self._places: dict[str, JsonValue] = {}
         self._running = 0
         self.so_far: Fact | None = None  # recorded as the result of a job that fails
@@ -212,7 +215,9 @@ class Job:
                     activity, order, local_retry_threshold=LOCAL_RETRY_THRESHOLD, **options
                 )
             else:
-                running = workflow.execute_activity_method(activity, order, heartbeat_timeout=row.heartbeat, **options)
+                running = workflow.execute_activity_method(
+                    activity, order, heartbeat_timeout=row.heartbeat, cancellation_type=self._cancellation, **options
+                )
             return cast("Fact", await running)
         except ActivityError as error:
             if is_cancelled_exception(error):

@@ -7,6 +7,16 @@ from pydantic import Field
 from contracts.payloads.job import JobRef, JobRequest
 from contracts.payloads.model import Fact, Order, StepOrder
 
+UNDELIVERABLE = "undeliverable"  # outcome of a recipient who has no address for any of the channels
+HANDED_OVER = "handed_over"  # outcome of a recipient whose message became a notification job
+
+
+class Paused(Order):
+    """`words` say why; `cause` is what refused too many recipients, empty where a person wished it."""
+
+    words: str
+    cause: str = ""
+
 
 class Cursor(Order):
     """Where a run stands: what it hands to the next one when it continues as new.
@@ -20,7 +30,7 @@ class Cursor(Order):
     again: tuple[tuple[int, int], ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
     failures: dict[str, int] = Field(default_factory=dict)
-    paused: str = ""
+    paused: Paused | None = None
 
 
 class BroadcastRequest(JobRequest):
@@ -56,25 +66,30 @@ class SendChunk(StepOrder):
 class ChunkSent(Fact):
     """What became of a chunk's recipients.
 
-    `counts` by outcome: sent, maybe_sent, dropped, muted, suppressed, undeliverable, expired, handed_over. `hand_over`
-    are the lines whose recipients go on as notification jobs. `failures` are counts by cause of those among them that
-    vendor or template refuse.
+    `counts` by outcome: those of TargetOutcome and UNDELIVERABLE; recipients whose outcome is open are in none.
+    `hand_over` are the lines whose recipients go on as notification jobs, among them those that vendor or template
+    refuse; `failures` counts these by cause.
 
-    `unfinished`: some were not tried, so the chunk is to be sent again; what is done is not repeated. `stopped_by` is
-    the cause that made it stop, empty where only its time was over.
+    `unfinished`: some were not tried or have to wait, so the chunk is to be sent again; what is done is not repeated.
+    `wait_until` and `waiting_for` say when that makes sense; `everybody`: other chunks would have to wait too.
+    `stopped_by` is the cause that made it stop, empty where only its time was over.
     """
 
     counts: dict[str, int]
     hand_over: tuple[int, ...] = ()
     failures: dict[str, int] = Field(default_factory=dict)
     unfinished: bool = False
+    wait_until: datetime | None = None
+    waiting_for: str = ""
+    everybody: bool = False
     stopped_by: str = ""
 
 
 class HandOver(StepOrder):
-    """Start a notification job for the recipient of each of these lines."""
+    """Start a notification job for the recipient of each of these lines of the chunk that begins at `first_line`."""
 
     job: JobRef
+    first_line: int
     lines: tuple[int, ...]
 
 
@@ -82,6 +97,17 @@ class HandedOver(Fact):
     """How many were started now; those that were started before are not counted."""
 
     started: int
+
+
+class NotePause(StepOrder):
+    """Store why the broadcast is paused; empty: it is not."""
+
+    job: JobRef
+    why: str
+
+
+class PauseNoted(Fact):
+    """It is stored."""
 
 
 class PauseBroadcast(Order):

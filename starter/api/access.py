@@ -1,6 +1,6 @@
 """Who may do what. A key names a tenant and a role; a tenant never sees another's jobs or files.
 
-role     submit   see jobs   see contents (texts, pictures, names)   cancel   other tenants
+role     submit   see jobs   see contents (texts, pictures, names)   cancel   other tenants      (cancel: also pause)
 submit   yes      yes        yes                                     yes      no
 view     no       yes        no                                      no       with a key for tenant `*`
 operate  yes      yes        no                                      yes      with a key for tenant `*`
@@ -31,7 +31,7 @@ class Right(Enum):
     SUBMIT = "submit jobs"
     SEE_JOBS = "see jobs"
     SEE_CONTENTS = "see the contents of files"
-    CANCEL = "cancel jobs"
+    CANCEL = "pause, resume or cancel jobs"
 
 
 RIGHTS = {

@@ -11,7 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starter.api.problems import Problem, answer
 
 MAX_BODY_BYTES = 1024 * 1024
-STREAMED = {("POST", "/v1/files")}  # has its own limit, HOLDFAST_MAX_UPLOAD_BYTES, and never holds a body in memory
+# These have limits of their own, HOLDFAST_MAX_UPLOAD_BYTES and HOLDFAST_MAX_RECIPIENTS, and hold no body in memory.
+STREAMED = {("POST", "/v1/files"), ("POST", "/v1/broadcasts")}
+STREAMED_BELOW = (("PUT", "/v1/audiences/"),)
 
 
 class BodyLimit:
@@ -30,7 +32,7 @@ class BodyLimit:
             refused = Problem(400, "invalid_request", "The address contains a NUL character (%00): leave it out.")
             await answer(refused)(scope, receive, send)
             return
-        if (scope["method"], scope["path"]) in STREAMED:
+        if _streamed(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
@@ -54,3 +56,9 @@ class BodyLimit:
         return Problem(
             413, "too_large", f"The body is larger than {kibibytes:,} KiB. Upload files with POST /v1/files."
         )
+
+
+def _streamed(method: str, path: str) -> bool:
+    return (method, path) in STREAMED or any(
+        method == each and path.startswith(below) for each, below in STREAMED_BELOW
+    )

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from temporalio.service import RPCError, RPCStatusCode
 
 from contracts.catalogue import JOB_TYPES
-from contracts.payloads.job import JobRef, JobState, RecordJob
+from contracts.payloads.job import JobState
 from starter.api.access import AuthenticatedCaller, Caller, Right
 from starter.api.problems import Problem
 from starter.api.views import JobPage, JobView, job_view
+from starter.cancel_job import cancel_job as stop
 from starter.job_state import LiveJob, look_at
 from starter.services import Services
 from store.jobs import InvalidCursor, Job
@@ -109,27 +109,8 @@ async def cancel_job(request: Request, caller: AuthenticatedCaller, job_id: UUID
     services: Services = request.app.state.services
     caller.need(Right.CANCEL)
     job = await _find(services, caller, job_id)
-    if not job.state.closed:
-        try:
-            await services.temporal.get_workflow_handle(
-                job.workflow_id, first_execution_run_id=job.first_run_id
-            ).cancel()
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
-            await _close_unstarted(services, job)
+    await stop(services, job)
     return _view(services, await look_at(services, await _find(services, caller, job_id)))
-
-
-async def _close_unstarted(services: Services, job: Job) -> None:
-    """A job that was stored but whose start Temporal never got."""
-    if job.state is not JobState.SUBMITTED:
-        return
-    now = services.clock.now()
-    ref = JobRef(job_id=job.job_id, tenant=job.tenant)
-    await services.jobs.record(
-        RecordJob(job=ref, state=JobState.CANCELLED, first_run_id="", started_at=job.submitted_at, at=now)
-    )
 
 
 def _view(services: Services, live: LiveJob) -> JobView:

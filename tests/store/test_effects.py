@@ -7,12 +7,16 @@ from pydantic import JsonValue
 
 from runtime.clock import FixedClock
 from store.database import Database
-from store.effects import KEEP, Claim, ClaimStatus, Effects
+from store.effects import KEEP, Claim, ClaimStatus, EffectKey, Effects
 
 
 @pytest.fixture
 def effects(database: Database, clock: FixedClock) -> Effects:
     return Effects(database, clock)
+
+
+def _of(run_id: str, targets: list[str]) -> list[EffectKey]:
+    return [EffectKey(run_id, target) for target in targets]
 
 
 @pytest.mark.asyncio
@@ -52,7 +56,7 @@ async def test_of_many_workers_one_gets_an_effect(effects: Effects) -> None:
 async def test_of_two_workers_with_opposite_orders_each_effect_goes_to_one(effects: Effects) -> None:
     targets = [f"t{number:04}" for number in range(450)]
     orders = [targets, targets[::-1], targets[200:] + targets[:200]]
-    answers = await asyncio.gather(*(effects.claim_many("run", "send", order) for order in orders))
+    answers = await asyncio.gather(*(effects.claim_many("send", _of("run", order)) for order in orders))
     for order, claims in zip(orders, answers, strict=True):
         assert [claim.target for claim in claims] == order
     new = Counter(claim.target for claims in answers for claim in claims if claim.status is ClaimStatus.NEW)
@@ -61,25 +65,31 @@ async def test_of_two_workers_with_opposite_orders_each_effect_goes_to_one(effec
 
 @pytest.mark.asyncio
 async def test_a_target_named_twice_is_claimed_once(effects: Effects) -> None:
-    claims = await effects.claim_many("run", "send", ["b", "a", "b"])
+    claims = await effects.claim_many("send", _of("run", ["b", "a", "b"]))
     assert claims == [Claim("b", ClaimStatus.NEW), Claim("a", ClaimStatus.NEW)]
-    assert await effects.claim_many("run", "send", []) == []
+    assert await effects.claim_many("send", []) == []
 
 
 @pytest.mark.asyncio
-async def test_many_are_settled_in_batches(effects: Effects) -> None:
-    targets = [f"t{number}" for number in range(450)]
-    await effects.claim_many("run", "send", targets)
-    await effects.settle_many("run", "send", {target: {"n": at} for at, target in enumerate(targets[:-1])})
-    claims = await effects.claim_many("run", "send", targets)
-    assert [claim.outcome for claim in claims[:-1]] == [{"n": at} for at in range(449)]
-    assert {claim.status for claim in claims[:-1]} == {ClaimStatus.SETTLED}
-    assert claims[-1].status is ClaimStatus.UNSETTLED
+async def test_one_transaction_settles_some_and_claims_others(effects: Effects) -> None:
+    first, second = EffectKey("run 1", "a"), EffectKey("run 2", "a")
+    await effects.claim_many("send", [first, EffectKey("run 1", "b")])
+    claims = await effects.write("send", {first: {"n": 1}, second: None}, [EffectKey("run 3", "a"), first, second])
+    assert [(each.status, each.outcome) for each in claims] == [
+        (ClaimStatus.NEW, None),
+        (ClaimStatus.SETTLED, {"n": 1}),
+        (ClaimStatus.SETTLED, None),
+    ]
+    found = await effects.find_many("send", [first, EffectKey("run 1", "b"), EffectKey("run 9", "a")])
+    assert {key: each.status for key, each in found.items()} == {
+        first: ClaimStatus.SETTLED,
+        EffectKey("run 1", "b"): ClaimStatus.UNSETTLED,
+    }
 
 
 @pytest.mark.asyncio
 async def test_purging_deletes_what_is_thirty_days_old_in_batches(effects: Effects, clock: FixedClock) -> None:
-    await effects.claim_many("run", "send", [f"old {number}" for number in range(5)])
+    await effects.claim_many("send", _of("run", [f"old {number}" for number in range(5)]))
     clock.advance(timedelta(seconds=1))
     await effects.claim("run", "send", "younger")
     clock.advance(KEEP - timedelta(seconds=1))

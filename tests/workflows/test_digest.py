@@ -24,6 +24,7 @@ from contracts.payloads.notification import (
     TargetOutcome,
     TargetResult,
 )
+from store.effects import EffectKey
 from store.notifications import AttachedFile
 from tests.workflows.notification_stage import SENT, Handle, NotificationStage, notification_stage, until_parked
 
@@ -134,7 +135,9 @@ async def test_what_left_with_a_carrier_stays_sent_whatever_became_of_the_carrie
         carrier, other = [await stage.waiting(past(), subject=each) for each in ("Carrier", "Other")]
         await claim(stage, carrier)
         sent = TargetResult(target="phone", channel=ChannelName.FCM, outcome=TargetOutcome.SENT)
-        await stage.effects.claim_many(str(carrier), "notification.send", ["phone", "tablet"])
+        await stage.effects.claim_many(
+            "notification.send", [EffectKey(str(carrier), "phone"), EffectKey(str(carrier), "tablet")]
+        )
         await stage.effects.settle(str(carrier), "notification.send", "phone", sent.model_dump(mode="json"))
         if state.closed:
             await ended(stage, carrier, state)
