@@ -2,6 +2,8 @@
 
     python worker.py                     all queues that have job types
     python worker.py --queue files       only these
+    python worker.py --without files     all but these
+    python worker.py --nice 19           at this priority of the operating system
 
 SIGTERM and SIGINT drain: no new work, running activities finish or hand over their place, then exit code 0. A second
 signal hurries.
@@ -26,10 +28,12 @@ from activities.adapters.channels.configured import ChannelMisconfigured, channe
 from activities.broadcast import BroadcastActivities
 from activities.broadcast_chunk import ChunkPlanner
 from activities.bulk_delivery import BulkDelivery
+from activities.daily_digest import DailyDigestActivities
 from activities.delivery import Delivery
 from activities.file import FileActivities, FileTools
 from activities.job import JobActivities
 from activities.notification import SEND, NotificationActivities
+from activities.scheduled import ScheduledActivities
 from activities.scratch import Scratch
 from activities.templates import TemplateBroken, Templates
 from activities.unsubscribe import Unsubscribing
@@ -47,7 +51,9 @@ from store.blobs import Blobs
 from store.broadcasts import Broadcasts
 from store.budgets import Budgets
 from store.database import Database, DatabaseUnavailable, NeedsMigration
+from store.digests import Digests
 from store.effects import Effects
+from store.events import Events
 from store.files import Files
 from store.jobs import Jobs
 from store.notifications import Notifications
@@ -55,13 +61,14 @@ from store.people import People
 from store.recipients import Recipients
 from store.suppressions import Suppressions
 from workflows.broadcast import BroadcastWorkflow
+from workflows.daily_digest import DailyDigestWorkflow
 from workflows.file import FileWorkflow
 from workflows.notification import NotificationWorkflow
 
 log = structlog.get_logger("worker")
 
 MAX_HEARTBEAT_WAIT = timedelta(seconds=2)  # a cancelled activity learns of it with its next heartbeat
-WORKFLOWS = (BroadcastWorkflow, FileWorkflow, NotificationWorkflow)
+WORKFLOWS = (BroadcastWorkflow, DailyDigestWorkflow, FileWorkflow, NotificationWorkflow)
 SERVED = (NOTIFICATION.queue, BROADCAST.queue, FILE.queue)  # queues whose job types exist
 REFUSALS = (
     ChannelMisconfigured,
@@ -81,6 +88,8 @@ class Collaborators:
     file: FileActivities
     notification: NotificationActivities
     broadcast: BroadcastActivities
+    scheduled: ScheduledActivities
+    daily_digest: DailyDigestActivities
 
     def activities_of(self, queue: str) -> list[Callable[..., Any]]:
         """The activities that run on `queue`."""
@@ -104,6 +113,10 @@ class Collaborators:
                 self.broadcast.send_chunk,
                 self.broadcast.hand_over,
                 self.broadcast.note,
+                self.scheduled.begin,
+                self.daily_digest.pick_tenants,
+                self.daily_digest.collect,
+                self.daily_digest.note_started,
             ],
         }
         return [*record, *of_queue[queue]]
@@ -130,11 +143,11 @@ def build_workers(
     ]
 
 
-async def run(settings: Settings, names: Sequence[str]) -> int:
+async def run(settings: Settings, names: Sequence[str], without: Sequence[str]) -> int:
     """Work until a signal; the exit code."""
     served = [queue for queue in QUEUES if queue.name in SERVED]
-    queues = [queue for queue in served if not names or queue.name in names]
-    unknown = set(names) - {queue.name for queue in served}
+    queues = [queue for queue in served if (not names or queue.name in names) and queue.name not in without]
+    unknown = {*names, *without} - {queue.name for queue in served}
     if unknown:
         log.error("queue.unknown", unknown=sorted(unknown), known=[queue.name for queue in served])
         return 2
@@ -183,6 +196,17 @@ async def run(settings: Settings, names: Sequence[str]) -> int:
                     people=people,
                     clock=clock,
                 ),
+                clock=clock,
+            ),
+            scheduled=ScheduledActivities(database=database, jobs=jobs),
+            daily_digest=DailyDigestActivities(
+                database=database,
+                events=Events(database, clock),
+                digests=Digests(database, clock),
+                recipients=Recipients(database, clock),
+                broadcasts=Broadcasts(database, clock),
+                jobs=jobs,
+                templates=templates,
                 clock=clock,
             ),
             notification=NotificationActivities(
@@ -242,11 +266,14 @@ def main() -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queue", action="append", default=[], help="a queue to serve; may be repeated")
+    parser.add_argument("--without", action="append", default=[], help="a queue not to serve; may be repeated")
+    parser.add_argument("--nice", type=int, default=0, help="how much to yield to other processes, 0 to 19")
     arguments = parser.parse_args()
+    os.nice(arguments.nice)
     settings = Settings()
     telemetry.configure_logging(settings)
     telemetry.configure_tracing("holdfast-worker", settings)
-    code = uvloop.run(run(settings, arguments.queue))
+    code = uvloop.run(run(settings, arguments.queue, arguments.without))
     telemetry.flush()
     sys.stdout.flush()
     sys.stderr.flush()

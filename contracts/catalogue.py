@@ -188,7 +188,12 @@ DAILY_DIGEST = JobType(
     retry=NOTIFICATION.retry,
     keep=Keep(completed_newest=100, failed=timedelta(days=7)),
     when_exhausted=WhenExhausted.FAIL,
-    steps=(quick("pick_tenants"), slow("collect", minutes=5), slow("send_chunk", minutes=10)),
+    steps=(
+        quick("begin", local=True),
+        quick("pick_tenants"),
+        slow("collect", minutes=10),
+        quick("note_started", local=True),
+    ),
     priority=Priority.BULK,
 )
 SYNC = JobType(

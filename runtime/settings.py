@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     temporal_ui_url: str = Field(default="", description="For links in answers; by default the embedded Web UI.")
 
     cpu_processes: int | None = Field(default=None, gt=0, description="Children for CPU work; by default one a core.")
+    bulk_processes: int = Field(
+        default=1, gt=0, description="Workers of `holdfast up` for broadcasts and what comes of them."
+    )
     drain_seconds: float = Field(default=20, gt=0, description="How long a stopping worker lets activities finish.")
 
     signing_key: SecretStr | None = Field(

@@ -21,6 +21,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contracts import search_attributes
 from contracts.catalogue import NAMESPACE_RETENTION, QUEUES, Queue
+from starter import schedules
 from store.database import Database
 from store.migrate import migrate
 
@@ -35,6 +36,7 @@ class Bootstrapped:
     namespace: list[str] = field(default_factory=list)
     search_attributes: list[str] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
+    schedules: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """One line per part, for people."""
@@ -43,6 +45,7 @@ class Bootstrapped:
             "namespace": self.namespace,
             "search attributes": self.search_attributes,
             "queues": self.queues,
+            "schedules": self.schedules,
         }
         return [f"{name}: {', '.join(changes) or 'nothing to do'}" for name, changes in parts.items()]
 
@@ -59,6 +62,7 @@ async def bootstrap(client: Client, database: Database) -> Bootstrapped:
     done.namespace = await _namespace(client, NAMESPACE_RETENTION)
     done.search_attributes = await _search_attributes(client)
     done.queues = await _queues(client, QUEUES)
+    done.schedules = await schedules.apply(client)
     return done
 
 

@@ -63,4 +63,6 @@ async def _updated(services: Services, job: Job, update: Awaitable[BroadcastProg
             again = "send the same request again with its Idempotency-Key, or cancel it"
             raise NotRunning(f"the broadcast was stored while Temporal was away and has not begun: {again}") from error
         raise NotRunning("the broadcast has just ended, so nothing is left to pause or resume") from error
-    await services.broadcasts.note_pause(job.job_id, progress.paused or None)  # at once: the workflow's own note is later
+    await services.broadcasts.note_pause(
+        job.job_id, progress.paused or None
+    )  # at once: the workflow's own note is later

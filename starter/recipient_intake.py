@@ -9,7 +9,7 @@ What was stored of a set that is not kept is deleted again.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 PAUSE_SECONDS = 0.02  # between two writes: back to back they hold up everybody else's
 MAX_LISTED = 1_000  # lines of one kind in a report
 MAX_PROBLEM_CHARACTERS = 300
-AT_COLUMN = re.compile(r" at line 1 column (\d+)$")  # the parser sees one line only
+AT_COLUMN = re.compile(r" at line \d+ column (\d+)$")  # the parser sees one line only
 
 
 class PersonLine(RequestModel):
@@ -180,14 +180,23 @@ def read(raw: bytes) -> Spoken:
         raise ValueError("; ".join(_problems(error, raw))) from error
 
 
+def why_no_json(error: ValidationError, raw: bytes) -> str | None:
+    """Why these bytes, in which no line ends, are no JSON; None where they are and something else is wrong."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] != "json_invalid":
+        return None
+    try:
+        raw.decode()
+    except UnicodeDecodeError as wrong:
+        return f"is not UTF-8 at byte {wrong.start}"
+    return f"is no JSON: {AT_COLUMN.sub(r', at character \1', str(first['ctx']['error']))}"
+
+
 def _problems(error: ValidationError, raw: bytes) -> list[str]:
+    unreadable = why_no_json(error, raw)
+    if unreadable is not None:
+        return [unreadable]
     found = error.errors(include_url=False, include_input=False)
-    if found[0]["type"] == "json_invalid":
-        try:
-            raw.decode()
-        except UnicodeDecodeError as wrong:
-            return [f"is not UTF-8 at byte {wrong.start}"]
-        return [f"is no JSON: {AT_COLUMN.sub(r', at character \1', str(found[0]['ctx']['error']))}"]
     if found[0]["type"] == "model_type":
         return ["must be a person's id (a text) or an object with `person`, or with `channel` and `address`"]
     told = in_words(found)
@@ -274,7 +283,7 @@ class _Intake:
             raise RecipientsRefused(f"no line names a recipient; the first problem: {first}", Report(bad=bad))
 
 
-def _recipient(number: int, said: Spoken, ids: AsyncIterator[str] | Any) -> Recipient:
+def _recipient(number: int, said: Spoken, ids: Iterator[str]) -> Recipient:
     if isinstance(said, str):
         return Recipient(number, person=said)
     if isinstance(said, PersonLine):
@@ -286,7 +295,7 @@ _DROPPING: set[asyncio.Task[None]] = set()
 
 
 def drop_soon(services: Services, set_id: str) -> None:
-    """Delete a set in the background, paced. What a process that ends leaves of it belongs to no broadcast."""
+    """Delete a set in the background, paced, unless it is read. What a process that ends leaves of it nobody reads."""
     task = asyncio.get_running_loop().create_task(_drop(services, set_id))
     _DROPPING.add(task)
     task.add_done_callback(_DROPPING.discard)
@@ -300,9 +309,9 @@ async def all_dropped() -> None:
 
 async def _drop(services: Services, set_id: str) -> None:
     try:
+        if await services.recipients.used(set_id):  # cancelled while it was committed
+            return
         while await services.recipients.drop(set_id):
             await asyncio.sleep(PAUSE_SECONDS)
     except DatabaseUnavailable as error:
         log.warning("recipients.not_dropped", set_id=set_id, error=str(error))
-
-

@@ -16,6 +16,8 @@ from store.api_keys import ApiKeys
 from store.blobs import Blobs
 from store.broadcasts import Broadcasts
 from store.database import Database
+from store.digests import Digests
+from store.events import Events
 from store.files import Files
 from store.jobs import Jobs
 from store.notifications import Notifications
@@ -39,6 +41,8 @@ class Services:
     notifications: Notifications
     broadcasts: Broadcasts
     recipients: Recipients
+    events: Events
+    digests: Digests
     people: People
     suppressions: Suppressions
     templates: Templates
@@ -71,6 +75,8 @@ async def open_services(settings: Settings, *, role: str, clock: Clock | None = 
             notifications=Notifications(database, clock),
             broadcasts=Broadcasts(database, clock),
             recipients=Recipients(database, clock),
+            events=Events(database, clock),
+            digests=Digests(database, clock),
             people=People(database, clock),
             suppressions=Suppressions(database, clock, max_drops_an_hour=settings.max_drops_per_hour),
             templates=Templates(settings.templates_dir),

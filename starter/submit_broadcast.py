@@ -141,7 +141,9 @@ async def _started(services: Services, submitted: SubmittedBroadcast) -> Submitt
         BroadcastRequest(job=ref, total=stored.total, expires_at=stored.expires_at),
         summary=f"{stored.template or 'a message'} to {stored.total:,} recipients by {', then '.join(stored.routes)}",
     )
-    return replace(submitted, job=replace(job, state=JobState.RUNNING, first_run_id=first_run_id), first_run_id=first_run_id)
+    return replace(
+        submitted, job=replace(job, state=JobState.RUNNING, first_run_id=first_run_id), first_run_id=first_run_id
+    )
 
 
 def _hash(body: BroadcastBody, lines_sha256: str) -> str:
@@ -151,7 +153,8 @@ def _hash(body: BroadcastBody, lines_sha256: str) -> str:
 
 async def _known_key(services: Services, asked: _Asked) -> bool:
     async with services.database.read() as connection:
-        return await services.submissions.find(connection, asked.tenant, asked.idempotency_key or "") is not None
+        found = await services.submissions.find(connection, asked.tenant, asked.idempotency_key or "")
+        return found is not None and await services.jobs.get(asked.tenant, found.job_id, connection) is not None
 
 
 async def _before(services: Services, asked: _Asked) -> SubmittedBroadcast | None:
@@ -256,9 +259,7 @@ def _routes(services: Services, body: BroadcastBody) -> tuple[Route, ...]:
     return routes
 
 
-async def _check_first(
-    services: Services, tenant: str, body: AudienceBroadcastBody, routes: tuple[Route, ...]
-) -> None:
+async def _check_first(services: Services, tenant: str, body: AudienceBroadcastBody, routes: tuple[Route, ...]) -> None:
     """The audience exists, and the message can be said to its first recipient."""
     audience = await services.recipients.audience(tenant, body.audience)
     if audience is None:

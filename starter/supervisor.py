@@ -22,7 +22,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
-from contracts.catalogue import FILE, NOTIFICATION
+from contracts.catalogue import BROADCAST, FILE, NOTIFICATION
 from runtime.leash import leashed
 from runtime.ports import check_free
 from runtime.profile import external_service_configured
@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 RESTART_PAUSE = timedelta(seconds=1)  # before a dead child is started again
 STOP_BEYOND_DRAIN = timedelta(seconds=25)
 READY_WITHIN = timedelta(seconds=60)
+BULK_NICE = 19  # bulk work takes what single notifications leave of the CPU
 
 
 class NotReady(Exception):
@@ -107,6 +108,7 @@ class Stack:
 
     settings: Settings
     worker: Child
+    bulk_workers: list[Child]
     api: Child
     simulator: Child | None
     server: EmbeddedServer | None
@@ -159,12 +161,16 @@ async def stack(settings: Settings, *, logs: Path | None = None) -> AsyncIterato
             settings, simulator = await _simulate(settings, logs, running)
         worker_file = Path(__file__).parent.parent / "worker.py"
         inherited = environment(settings)
+        work = [sys.executable, str(worker_file)]
+        bulk = [*work, "--queue", BROADCAST.queue, "--nice", str(BULK_NICE)]
+        commands = {
+            "worker": [*work, "--without", BROADCAST.queue],
+            **{f"bulk-worker-{number + 1}": bulk for number in range(settings.bulk_processes)},
+            "api": [sys.executable, "-m", "starter", "api"],
+        }
         children = [
             Child(name, command, inherited, logs / f"{name}.log" if logs else None)
-            for name, command in (
-                ("worker", [sys.executable, str(worker_file)]),
-                ("api", [sys.executable, "-m", "starter", "api"]),
-            )
+            for name, command in commands.items()
         ]
         for child in children:
             await child.start()
@@ -174,7 +180,14 @@ async def stack(settings: Settings, *, logs: Path | None = None) -> AsyncIterato
             keepers = [asyncio.create_task(child.keep_running()) for child in children]
             if simulator is not None:
                 keepers.append(asyncio.create_task(simulator.keep_running()))
-            yield Stack(settings, worker=children[0], api=children[1], simulator=simulator, server=server)
+            yield Stack(
+                settings,
+                worker=children[0],
+                bulk_workers=children[1:-1],
+                api=children[-1],
+                simulator=simulator,
+                server=server,
+            )
         finally:
             for keeper in keepers:
                 keeper.cancel()
@@ -230,7 +243,7 @@ async def _ready(settings: Settings, children: Sequence[Child]) -> None:
                 answer = f"{url}: {error}"
             else:
                 answer = f"{url}: {response.text}"
-                if response.is_success and await _polled(temporal, NOTIFICATION.queue, FILE.queue):
+                if response.is_success and await _polled(temporal, NOTIFICATION.queue, BROADCAST.queue, FILE.queue):
                     return
             await asyncio.sleep(0.2)
     msg = f"not ready within {READY_WITHIN.seconds} s ({answer})"

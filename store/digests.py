@@ -61,11 +61,10 @@ class Unsent:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How far a set of recipients is: its last line, who that is, and how many there are."""
+    """How far a set of recipients is: its last line, and who that is."""
 
     line: int = 0
     person: str | None = None
-    total: int = 0
 
 
 class Digests:
@@ -167,10 +166,12 @@ class Digests:
         last = select(recipients.c.line, recipients.c.person).where(mine).order_by(recipients.c.line.desc()).limit(1)
         async with self._database.read() as connection:
             row = (await connection.execute(last)).first()
-            if row is None:
-                return Written()
-            total = (await connection.execute(select(func.count()).select_from(recipients).where(mine))).scalar_one()
-        return Written(row[0], row[1], total)
+        return Written(row[0], row[1]) if row else Written()
+
+    async def size(self, connection: AsyncConnection, set_id: str) -> int:
+        """How many recipients the set has."""
+        query = select(func.count()).select_from(recipients).where(recipients.c.set_id == set_id)
+        return int((await connection.execute(query)).scalar_one())
 
 
 def _tenants(beyond: str, limit: int) -> CTE:

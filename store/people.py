@@ -179,9 +179,7 @@ class People:
             )
         return _target((await connection.execute(select(targets).where(*same))).mappings().one())
 
-    async def register_many(
-        self, connection: AsyncConnection, tenant: str, new: Sequence[NewTarget]
-    ) -> list[str]:
+    async def register_many(self, connection: AsyncConnection, tenant: str, new: Sequence[NewTarget]) -> list[str]:
         """Add at most MAX_ROWS_PER_WRITE addresses as `register` does without a person; their ids, in order.
 
         Of an address that is named twice the first counts.

@@ -9,7 +9,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
 from runtime import collector
 from runtime.settings import Settings
-from starter.api import files, health, jobs, notifications, people, problems, unsubscribe
+from starter.api import audiences, broadcasts, files, health, jobs, notifications, people, problems, unsubscribe
 from starter.api.access import KnownKeys
 from starter.api.body_limit import BodyLimit
 from starter.api.log_context import LogContext
@@ -34,6 +34,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         openapi_tags=[
             {"name": "notifications"},
+            {"name": "broadcasts"},
+            {"name": "audiences"},
             {"name": "people"},
             {"name": "files"},
             {"name": "jobs"},
@@ -41,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         ],
     )
     problems.install(app)
-    routers = (notifications, people, unsubscribe, files, jobs, health)
+    routers = (notifications, broadcasts, audiences, people, unsubscribe, files, jobs, health)
     for router in (each.router for each in routers):
         app.include_router(router)
     app.add_middleware(BodyLimit)

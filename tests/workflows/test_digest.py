@@ -42,7 +42,7 @@ async def stage(client: Client, tmp_path: Path) -> AsyncIterator[NotificationSta
 
 def past() -> datetime:
     """The end of quiet hours that are just over."""
-    return datetime.now(UTC) - timedelta(seconds=1)
+    return datetime.now(UTC) - timedelta(minutes=1)
 
 
 def merged_into(result: NotificationResult, carrier: uuid.UUID) -> bool:
