@@ -78,9 +78,7 @@ class DailyDigestActivities:
         if not order.beyond:
             for each in await self._digests.unsent(self._clock.now()):
                 digest = each.digest
-                due.append(
-                    DueTenant(tenant=digest.tenant, day=digest.day, until=digest.until, next_at=each.expires_at)
-                )
+                due.append(DueTenant(tenant=digest.tenant, day=digest.day, until=digest.until, next_at=each.expires_at))
         beyond: str | None = order.beyond
         while beyond is not None and len(due) < PAGE:
             waiting, beyond = await self._digests.waiting(beyond=beyond, limit=LOOKED_AT)

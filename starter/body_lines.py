@@ -10,7 +10,7 @@ Line = tuple[int, bytes | None]  # its number from 1, and None in place of one t
 
 
 class BodyLines:
-    """Lines end in `\\n` or `\\r\\n`, the last one need not. Iterating gives those of one block at a time.
+    """Lines end in LF or CR LF, the last one need not. Iterating gives those of one block at a time.
 
     `sha256` is of everything after the line that `first` took, as far as it was read. What the blocks raise, such as a
     client that went away, is raised here.

@@ -1,7 +1,7 @@
 """What a broadcast request may say of its message, and whether a recipient's line fits it."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
@@ -10,9 +10,10 @@ from contracts.payloads.notification import Route
 from starter.notification_request import MessageBody
 from starter.person_request import Slug
 from starter.recipient_intake import AddressLine, Spoken
+from starter.request_model import RequestModel
 
 RENDERED_AT_MOST = 20  # lines, until one fits; the others are only asked for the names of their data: 2 us, not 2 ms
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "template": "comment_mention",
     "data": {"author": "Ada", "subject": "Q3 plan", "excerpt": "What do you think?", "url": "https://acme.example/q3"},
     "channels": ["push", "email"],
@@ -37,6 +38,12 @@ class AudienceBroadcastBody(BroadcastBody):
     model_config = ConfigDict(json_schema_extra={"example": EXAMPLE | {"audience": "beta-testers"}})
 
     audience: Slug = Field(description="As saved with PUT /v1/audiences/{name}.")
+
+
+class PauseBody(RequestModel):
+    """`reason` is shown to who looks at the broadcast."""
+
+    reason: str = Field(default="", max_length=500, examples=["the text has a mistake"])
 
 
 class Fit:

@@ -1,4 +1,4 @@
-"""How far a broadcast is, how fast, and when it will be done; from the store, and from Temporal whether it still runs."""
+"""How far a broadcast is, how fast, and when it will be done."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -18,6 +18,7 @@ from runtime import telemetry
 from runtime.settings import Settings
 from runtime.temporal import connect
 from starter.bootstrap import bootstrap as run_bootstrap
+from starter.broadcast_cli import audiences, broadcasts
 from starter.command import out, run_command
 from starter.demo.run import run_demo
 from starter.notify_cli import notify
@@ -34,6 +35,8 @@ jobs = typer.Typer(help="Jobs.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
 app.add_typer(notify, name="notify")
+app.add_typer(broadcasts, name="broadcasts")
+app.add_typer(audiences, name="audiences")
 
 
 class _Server(uvicorn.Server):

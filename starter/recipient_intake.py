@@ -189,7 +189,8 @@ def why_no_json(error: ValidationError, raw: bytes) -> str | None:
         raw.decode()
     except UnicodeDecodeError as wrong:
         return f"is not UTF-8 at byte {wrong.start}"
-    return f"is no JSON: {AT_COLUMN.sub(r', at character \1', str(first['ctx']['error']))}"
+    words = AT_COLUMN.sub(r", at character \1", str(first["ctx"]["error"]))
+    return f"is no JSON: {words}"
 
 
 def _problems(error: ValidationError, raw: bytes) -> list[str]:
@@ -277,7 +278,7 @@ class _Intake:
         bad = self._report.bad
         first = f"line {bad.lines[0].line} {bad.lines[0].problem}" if bad.lines else "there is no line"
         if self._strict and bad.count:
-            words = f"{bad.count:,} bad lines, and strict=true takes none; the first: {first}"
+            words = f"bad lines: {bad.count:,}, and strict takes none; the first: {first}"
             raise RecipientsRefused(words, Report(bad=bad))
         if not self._report.recipients:
             raise RecipientsRefused(f"no line names a recipient; the first problem: {first}", Report(bad=bad))
@@ -311,7 +312,7 @@ async def _drop(services: Services, set_id: str) -> None:
     try:
         if await services.recipients.used(set_id):  # cancelled while it was committed
             return
-        while await services.recipients.drop(set_id):
+        while await services.recipients.drop(set_id):  # noqa: ASYNC110 - a pace, not a wait
             await asyncio.sleep(PAUSE_SECONDS)
     except DatabaseUnavailable as error:
         log.warning("recipients.not_dropped", set_id=set_id, error=str(error))

@@ -94,14 +94,20 @@ class Digests:
         The second value is what to go on beyond, None at the end.
         """
         among = _tenants(beyond, limit)
-        covered = select(func.max(digests.c.until)).where(digests.c.tenant == among.c.tenant).scalar_subquery()
+        covered = select(func.max(digests.c.until)).where(digests.c.tenant == among.c.tenant)
         oldest = (
             select(func.min(events.c.received_at))
-            .where(events.c.tenant == among.c.tenant, events.c.received_at > func.coalesce(covered, -1))
+            .where(
+                events.c.tenant == among.c.tenant,
+                events.c.received_at > func.coalesce(covered.correlate(among).scalar_subquery(), -1),
+            )
+            .correlate(among)
             .scalar_subquery()
         )
         query = (
-            select(among.c.tenant, oldest.label("oldest"), *(digest_settings.c[name] for name in ("enabled", "zone", "at")))
+            select(
+                among.c.tenant, oldest.label("oldest"), *(digest_settings.c[name] for name in ("enabled", "zone", "at"))
+            )
             .join(digest_settings, digest_settings.c.tenant == among.c.tenant, isouter=True)
             .where(among.c.tenant.is_not(None))
             .order_by(among.c.tenant)
@@ -179,7 +185,9 @@ def _tenants(beyond: str, limit: int) -> CTE:
 
     https://wiki.postgresql.org/wiki/Loose_indexscan
     """
-    first = select(func.min(events.c.tenant).label("tenant"), literal(1).label("number")).where(events.c.tenant > beyond)
+    first = select(func.min(events.c.tenant).label("tenant"), literal(1).label("number")).where(
+        events.c.tenant > beyond
+    )
     found = first.cte("among", recursive=True)
     following = select(func.min(events.c.tenant)).where(events.c.tenant > found.c.tenant).scalar_subquery()
     another = select(following, found.c.number + 1).where(found.c.tenant.is_not(None), found.c.number < limit)

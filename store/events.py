@@ -111,17 +111,10 @@ class Events:
             who = (await connection.execute(named.order_by(events.c.person).limit(persons))).scalars().all()
             if not who:
                 return []
-            of_one = {"partition_by": events.c.person}
-            order = (events.c.at.desc(), events.c.event_id)
-            ranked = _within(
-                select(
-                    events,
-                    func.row_number().over(**of_one, order_by=order).label("rank"),
-                    func.count().over(**of_one).label("count"),
-                ).where(events.c.person.in_(who)),
-                tenant,
-                window,
-            ).subquery()
+            newness = (events.c.at.desc(), events.c.event_id)
+            rank = func.row_number().over(partition_by=events.c.person, order_by=newness).label("rank")
+            count = func.count().over(partition_by=events.c.person).label("count")
+            ranked = _within(select(*events.c, rank, count), tenant, window).where(events.c.person.in_(who)).subquery()
             query = select(ranked).where(ranked.c.rank <= newest).order_by(ranked.c.person, ranked.c.rank)
             rows = (await connection.execute(query)).mappings().all()
         found: dict[str, list[Any]] = {}

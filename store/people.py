@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import JsonValue
-from sqlalchemy import delete, insert, or_, select, tuple_, update
+from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -227,20 +227,18 @@ class People:
         """
         if not rows:
             return {}
-        by_address = {(each["channel"], each["address"]): each["target_id"] for each in rows}
-        address = tuple_(targets.c.channel, targets.c.address)
-        query = select(targets.c.target_id, targets.c.channel, targets.c.address, targets.c.details).where(
-            targets.c.tenant == tenant,
-            or_(address.in_(list(by_address)), targets.c.target_id.in_([each["target_id"] for each in rows])),
-        )
+        ids = [each["target_id"] for each in rows]
         known: dict[str, tuple[str, Any]] = {}
-        for found in await connection.execute(query):
-            known.setdefault(found.target_id, (found.target_id, found.details))
-            asked = by_address.get((found.channel, found.address))
-            if asked is not None:
-                known[asked] = (found.target_id, found.details)
-        wanted = set(by_address.values())
-        return {asked: found for asked, found in known.items() if asked in wanted}
+        query = select(targets.c.target_id, targets.c.details)
+        for found in await connection.execute(query.where(targets.c.target_id.in_(ids))):
+            known[found.target_id] = (found.target_id, found.details)
+        for each in rows:
+            if each["target_id"] not in known:
+                same = (targets.c.channel == each["channel"], targets.c.address == each["address"])
+                moved = (await connection.execute(query.where(targets.c.tenant == tenant, *same))).first()
+                if moved is not None:  # else somebody removes it at this moment, and nobody is there to be reached
+                    known[each["target_id"]] = (moved.target_id, moved.details)
+        return known
 
     async def add_target(self, tenant: str, person: str, new: NewTarget) -> StoredTarget:
         """Register one more address of a person."""

@@ -83,7 +83,9 @@ class DailyDigestWorkflow:
         beyond: str | None = self._beyond
         while beyond is not None:
             order = PickTenants(job=self._ref, beyond=beyond)
-            picked = await self._job.step(DailyDigestActivities.pick_tenants, order, key=f"beyond {beyond}" if beyond else None)
+            picked = await self._job.step(
+                DailyDigestActivities.pick_tenants, order, key=f"beyond {beyond}" if beyond else None
+            )
             await asyncio.gather(*(self._serve(due, slots) for due in picked.due))
             beyond = picked.beyond
             if beyond is not None and workflow.info().is_continue_as_new_suggested():
@@ -154,7 +156,8 @@ class DailyDigestWorkflow:
         shown = sorted(self._failed.items())[:SHOWN]
         words = "; ".join(f"{tenant}: {words}" for tenant, words in shown)
         left = len(self._failed) - len(shown)
-        message = f"{len(self._failed)} tenants failed, the next run tries again: {words}"
+        due = self._tenants + len(self._failed)
+        message = f"{len(self._failed)} of {due} tenants failed, and the next run tries them again: {words}"
         raise ApplicationError(
             message + (f"; and {left} more" if left else ""),
             type=next(iter(self._causes)) if len(self._causes) == 1 else "several_causes",

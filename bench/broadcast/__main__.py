@@ -35,8 +35,8 @@ GRIDS: dict[str, list[Measurable]] = {
     ],
     "celery": [
         *(Celery("prefork", 1, each, prefetch) for each, prefetch in product((2, 4, 8, 16), (4, 64))),
-        *(Celery("threads", 1, each, 4) for each in (8, 32)),
-        *(Celery("gevent", workers, each, 4) for workers, each in product((1, 2), (32, 100))),
+        *(Celery("prefork", 2, each, 4) for each in (1, 2, 4)),
+        *(Celery("threads", workers, each, 4) for workers, each in product((1, 2), (8, 32))),
     ],
 }
 

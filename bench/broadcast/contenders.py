@@ -149,12 +149,15 @@ class Holdfast:
                 contender.intake_seconds = began.at - asked
                 if answer.status_code != httpx.codes.ACCEPTED:
                     raise Failed(f"holdfast: {answer.status_code} {answer.text[:500]}")
-                job = answer.json()["job_id"]
+                accepted = answer.json()
+                if accepted["recipients"] != place.pushes:
+                    raise Failed(f"holdfast: {accepted}")
+                job = accepted["job_id"]
                 return began
 
             async def settled() -> bool:
                 progress = (await client.get(f"/v1/broadcasts/{job}")).raise_for_status().json()
-                if progress["state"] in {"failed", "cancelled", "stopped"}:
+                if progress["state"] in {"failed", "cancelled", "parked"}:
                     raise Failed(f"holdfast: {progress}")
                 return bool(progress["state"] == "done")
 
@@ -170,8 +173,8 @@ class Bullmq:
     """
 
     name = "bullmq"
-    workers: int = 2
-    concurrency: int = 100
+    workers: int = 1
+    concurrency: int = 50
     client: str = "request"
 
     def __str__(self) -> str:

@@ -89,7 +89,7 @@ def versions() -> str:
     )
     return (
         f"Node.js {said['Node.js'][0].removeprefix('v')}, bullmq {node['bullmq']}, undici {node['undici']}, "
-        f"ioredis {node['ioredis']}; Celery {pins['celery']}, requests {pins['requests']}, gevent {pins['gevent']}; "
+        f"ioredis {node['ioredis']}; Celery {pins['celery']}, requests {pins['requests']}; "
         f"Redis {redis}"
     )
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 PROJECT = "bench"
 SUBJECT = "New in Acme: shared folders"
 TEXT = "Invite your team to a folder and everyone sees every change at once. Open the app to share your first one."
-MESSAGE = {"category": "news", "content": {"subject": SUBJECT, "text": TEXT}}
+MESSAGE = {"category": "news", "channels": ["fcm"], "content": {"subject": SUBJECT, "text": TEXT}}
 TTL_SECONDS = 86_400
 TOKEN_CHARACTERS = 152  # 11 and a colon before 140; as FCM's are
 

@@ -19,7 +19,7 @@ def broadcast_id_of(tenant: str, day: date) -> UUID:
 
 
 class DueTenant(Fact):
-    """A tenant's day. Its digest covers what came until `until` and is dropped at `next_at`, when the next one comes."""
+    """A tenant's day. Its digest covers what came until `until`; at `next_at` the next one comes, and it is dropped."""
 
     tenant: str
     day: date

@@ -9,7 +9,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
 from runtime import collector
 from runtime.settings import Settings
-from starter.api import audiences, broadcasts, files, health, jobs, notifications, people, problems, unsubscribe
+from starter.api import audiences, broadcasts, events, files, health, jobs, notifications, people, problems, unsubscribe
 from starter.api.access import KnownKeys
 from starter.api.body_limit import BodyLimit
 from starter.api.log_context import LogContext
@@ -36,6 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
             {"name": "notifications"},
             {"name": "broadcasts"},
             {"name": "audiences"},
+            {"name": "events"},
             {"name": "people"},
             {"name": "files"},
             {"name": "jobs"},
@@ -43,7 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
         ],
     )
     problems.install(app)
-    routers = (notifications, broadcasts, audiences, people, unsubscribe, files, jobs, health)
+    routers = (notifications, broadcasts, audiences, events, people, unsubscribe, files, jobs, health)
     for router in (each.router for each in routers):
         app.include_router(router)
     app.add_middleware(BodyLimit)

@@ -1,6 +1,7 @@
 """The API's answers about broadcasts and audiences."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,13 +26,13 @@ class BroadcastLinks(BaseModel):
     web_ui: str = Field(description="The workflow in the Temporal Web UI.")
 
 
-EXAMPLE_LINKS = {
+EXAMPLE_LINKS: dict[str, Any] = {
     "status": f"http://127.0.0.1:8000/v1/jobs/{EXAMPLE_JOB}",
     "broadcast": f"http://127.0.0.1:8000/v1/broadcasts/{EXAMPLE_JOB}",
     "events": f"http://127.0.0.1:8000/v1/broadcasts/{EXAMPLE_JOB}/events",
     "web_ui": f"http://127.0.0.1:8233/namespaces/default/workflows/broadcast:acme:{EXAMPLE_JOB}",
 }
-EXAMPLE_REPORT = {
+EXAMPLE_REPORT: dict[str, Any] = {
     "duplicates": {"count": 1, "lines": [7]},
     "bad": {"count": 1, "lines": [{"line": 9, "problem": "person: is missing"}]},
 }

@@ -15,7 +15,6 @@ from temporalio.service import RPCError
 
 from activities.templates import TemplateBroken, TemplateDataError, UnknownTemplate
 from contracts.catalogue import BROADCAST
-from contracts.payloads.broadcast import PauseBroadcast
 from starter.api.access import AuthenticatedCaller, Caller, Right
 from starter.api.broadcast_views import (
     BroadcastAccepted,
@@ -27,7 +26,7 @@ from starter.api.broadcast_views import (
 from starter.api.files import IdempotencyKey
 from starter.api.problems import Problem, temporal_unavailable
 from starter.api.recipient_body import LINES, NDJSON, body_lines, media_type, refused, validated, whole_body
-from starter.broadcast_request import EXAMPLE, AudienceBroadcastBody, BroadcastBody
+from starter.broadcast_request import EXAMPLE, AudienceBroadcastBody, BroadcastBody, PauseBody
 from starter.broadcast_state import BroadcastState, state_of
 from starter.cancel_job import cancel_job
 from starter.job_state import LiveJob, look_at
@@ -49,7 +48,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024  # as any other body
 EVENT_SECONDS = 1.0  # at least, between two events of a listener
 LOOK_SECONDS = 2.0  # at Temporal, per listener: for what the job's own record does not say
 KEEP_ALIVE_SECONDS = 15.0  # proxies close a silent connection after 30 to 60 s
-EXAMPLE_BODY = f"{BroadcastBody(**EXAMPLE).model_dump_json(exclude_unset=True)}\n{LINES['example']}"  # type: ignore[arg-type]
+EXAMPLE_BODY = f"{BroadcastBody(**EXAMPLE).model_dump_json(exclude_unset=True)}\n{LINES['example']}"
 SEND_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -196,10 +195,10 @@ async def pause(
     request: Request,
     caller: AuthenticatedCaller,
     job: VisibleBroadcast,
-    wish: Annotated[PauseBroadcast | None, Body()] = None,
+    wish: Annotated[PauseBody | None, Body()] = None,
 ) -> BroadcastView:
     """Begin nothing more; what is being sent ends within seconds. It stays paused until `resume`, or expires."""
-    return await _steered(request, caller, job, wish or PauseBroadcast())
+    return await _steered(request, caller, job, wish or PauseBody())
 
 
 @router.post("/{broadcast_id}/resume", summary="Let a broadcast go on")  # noqa: FAST003 - the dependency takes broadcast_id
@@ -252,7 +251,7 @@ async def watch_broadcast(request: Request, job: VisibleBroadcast) -> AsyncItera
         await asyncio.sleep(EVENT_SECONDS)
 
 
-async def _steered(request: Request, caller: Caller, job: Job, wish: PauseBroadcast | None) -> BroadcastView:
+async def _steered(request: Request, caller: Caller, job: Job, wish: PauseBody | None) -> BroadcastView:
     services: Services = request.app.state.services
     caller.need(Right.CANCEL)
     try:

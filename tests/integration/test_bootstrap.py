@@ -40,7 +40,7 @@ async def test_sets_everything_up_once_and_says_what_it_did(
     assert first.namespace == [f"default now keeps histories {NAMESPACE_RETENTION.days} days"]
     assert first.search_attributes == ["Tenant", "JobType", "JobStatus", "Cause", "Provider"]
     assert first.queues == ["limited at 0.5 a second"]
-    assert [line.partition(": ")[2] for line in again.lines()] == ["nothing to do"] * 4
+    assert [line.partition(": ")[2] for line in again.lines()] == ["nothing to do"] * 5
 
     namespace = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="default"))
     assert timedelta(seconds=namespace.config.workflow_execution_retention_ttl.seconds) == NAMESPACE_RETENTION

@@ -17,8 +17,13 @@ from store.tables import LEDGER, MAIN
 from tests.store.conftest import migrated
 from tests.store.test_database import ROOT
 
-EVERYTHING = ["0001_first", "0002_page_text_by_content", "0003_notifications", "0001_effects", "0002_owner"]
-SINCE_0003 = ("people", "targets", "preferences", "suppressions", "notifications", "budgets")
+MAIN_HISTORY = ["0001_first", "0002_page_text_by_content", "0003_notifications", "0004_broadcasts", "0005_events"]
+EVERYTHING = [*MAIN_HISTORY, "0001_effects", "0002_owner"]
+SINCE_0003 = (
+    *("people", "targets", "preferences", "suppressions", "notifications", "budgets"),
+    *("recipient_sets", "recipients", "audiences", "broadcasts", "broadcast_chunks"),
+    *("events", "digest_settings", "digests"),
+)
 MIGRATE = """
 import asyncio, json, sys
 from store.database import Database
@@ -144,7 +149,7 @@ def test_text_that_was_published_before_is_found_after_0002(tmp_path: Path) -> N
                 "UPDATE alembic_version_main SET version_num = '0001_first'",
             ):
                 await connection.execute(text(statement))
-        assert await migrate(database) == ["0002_page_text_by_content", "0003_notifications"]
+        assert await migrate(database) == MAIN_HISTORY[1:]
         await database.close()
 
     asyncio.run(migrate_from_the_first())

@@ -36,6 +36,7 @@ def test_every_built_in_template_renders_its_example_in_every_locale(built_in: T
     built_in.check()
     assert built_in.names() == [
         "comment_mention",
+        "daily_digest",
         "digest",
         "invoice_paid",
         "payment_failed",
