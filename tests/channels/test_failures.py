@@ -18,7 +18,6 @@ from activities.adapters.channels.answers.retry_after import retry_after
 from activities.adapters.channels.answers.smtp import Stage
 from activities.adapters.channels.channel import CancelledBeforeSending, Channel, Outcome, Target, Verdict
 from activities.adapters.channels.email import Email
-from activities.adapters.channels.http import CLIENT_OPTIONS
 from activities.adapters.channels.webhook import Webhook
 from contracts.payloads.notification import ChannelName
 from simulator.faults import Fault
@@ -126,7 +125,7 @@ async def test_a_server_that_does_not_speak_tls_got_nothing(clients: Clients) ->
 
 async def test_who_waits_for_a_connection_sent_nothing(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.adapters.channels.http.OVERALL_SECONDS", 2.0)
-    monkeypatch.setitem(CLIENT_OPTIONS, "timeout", httpx.Timeout(2.0, connect=0.5, pool=0.5))
+    monkeypatch.setattr("activities.adapters.channels.http.TIMEOUT", httpx.Timeout(2.0, connect=0.5, pool=0.5))
     monkeypatch.setattr("activities.adapters.channels.public_addresses.CONNECTIONS", 2)
     webhook = Webhook(allowed_networks=("127.0.0.0/8",))
     clients.sim.faults.add(Fault(channel="webhook", kind="timeout", times=2))

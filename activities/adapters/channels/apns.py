@@ -17,7 +17,7 @@ from jwt.utils import der_to_raw_signature
 
 from activities.adapters.channels.answers import apns as answers
 from activities.adapters.channels.channel import AfterLostReply, Message, Outcome, Scope, Target, UnusableKey, Verdict
-from activities.adapters.channels.http import CLIENT_OPTIONS, Answer, exchange, no_cookies
+from activities.adapters.channels.http import Answer, Wire, exchange
 from activities.adapters.channels.push_payload import fitted, words
 from contracts.payloads.notification import ChannelName
 
@@ -165,13 +165,14 @@ class _Connection:
     """An HTTP/2 connection that is closed once it is retired and its last request has ended."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
-        self._http = httpx.AsyncClient(
-            verify=tls,
-            http1=False,
-            http2=True,
-            cookies=no_cookies(),
-            limits=httpx.Limits(max_connections=4, max_keepalive_connections=4, keepalive_expiry=600),
-            **CLIENT_OPTIONS,
+        self._http = Wire(
+            httpx.AsyncHTTPTransport(
+                verify=tls,
+                http1=False,
+                http2=True,
+                limits=httpx.Limits(max_connections=4, max_keepalive_connections=4, keepalive_expiry=600),
+                trust_env=False,
+            )
         )
         self._in_flight = 0
         self._retired = False
