@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen
 
-.PHONY: demo test dev check format bench drills replay-fixtures clean
+.PHONY: demo test dev check format bench bench-broadcast drills replay-fixtures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make dev     leave everything running: Temporal with its Web UI, worker, API"
 	@echo "make check   format, lint, import direction, types, tests"
 	@echo "make bench   the measurements in bench/"
+	@echo "make bench-broadcast   broadcasts beside BullMQ and Celery"
 	@echo "make drills  workers killed under load, a relay away for ten minutes; 15 minutes"
 
 .venv/.installed: pyproject.toml uv.lock | $(UV)
@@ -51,6 +52,10 @@ bench: .venv/.installed
 	$(RUN) python -m bench.notification_latency
 	$(RUN) python -m bench.file_throughput
 	$(RUN) python -m bench.worker_memory
+
+# ours beside BullMQ and Celery; installs Redis and Node.js from Debian where they are missing
+bench-broadcast: .venv/.installed
+	$(RUN) python -m bench.broadcast
 
 # the drills at full length: two minutes of load with three kills, ten minutes without a relay
 drills: .venv/.installed

@@ -105,11 +105,11 @@ class ChunkPlanner:
             if not chosen:
                 chunk.counts[best(left_out).value if left_out else UNDELIVERABLE] += 1
                 continue
-            notification_id = job_id_of(mine, recipient)
+            notification_id = str(job_id_of(mine, recipient))
             chunk.parcels += [
                 Parcel(
                     line=recipient.line,
-                    notification_id=notification_id,
+                    key=EffectKey(notification_id, each.target_id),
                     target=each,
                     message=self._maker(mine, recipient, notification_id, each, person, contents),
                     resend=mine.resend,
@@ -144,7 +144,7 @@ class ChunkPlanner:
         self,
         mine: Broadcast,
         recipient: Recipient,
-        notification_id: uuid.UUID,
+        notification_id: str,
         target: StoredTarget,
         person: Person | None,
         contents: dict[str | None, Content],
@@ -162,7 +162,7 @@ class ChunkPlanner:
                     contents[locale] = content
             return Message(
                 effect_id=effect_id(notification_id, target.target_id),
-                notification_id=str(notification_id),
+                notification_id=notification_id,
                 tenant=mine.tenant,
                 category=mine.category,
                 urgent=mine.urgent,

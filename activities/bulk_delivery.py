@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from uuid import UUID
 
 import structlog
 from pydantic import JsonValue
@@ -55,20 +54,15 @@ NOT_RENDERED = (TemplateDataError, UnknownTemplate, TemplateBroken)
 class Parcel:
     """One message to one target.
 
-    `line` says whose it is, `notification_id` is the job's that it becomes if it is handed over. `message` is made when
-    it is sent. `resend`: the policy after a reply was lost.
+    `line` says whose it is, `key` is that of its effect, under the job that it becomes if it is handed over. `message`
+    is made when it is sent. `resend`: the policy after a reply was lost.
     """
 
     line: int
-    notification_id: UUID
+    key: EffectKey
     target: StoredTarget
     message: Callable[[], Message]
     resend: bool
-
-    @property
-    def key(self) -> EffectKey:
-        """In the ledger."""
-        return EffectKey(str(self.notification_id), self.target.target_id)
 
 
 @dataclass(slots=True)

@@ -344,7 +344,7 @@ class NotificationActivities:
         )
 
 
-def effect_id(notification_id: uuid.UUID, target_id: str) -> str:
+def effect_id(notification_id: uuid.UUID | str, target_id: str) -> str:
     """One per notification and target, the same at every repetition; a UUID's text."""
     return str(uuid.uuid5(EFFECTS, f"{notification_id}:{target_id}"))
 
