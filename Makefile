@@ -59,7 +59,8 @@ bench-broadcast: .venv/.installed
 
 # the drills at full length: two minutes of load with three kills, ten minutes without a relay
 drills: .venv/.installed
-	HOLDFAST_DRILL_SECONDS=120 HOLDFAST_DRILL_OUTAGE_SECONDS=600 $(RUN) pytest tests/drills -s
+	HOLDFAST_DRILL_SECONDS=120 HOLDFAST_DRILL_OUTAGE_SECONDS=600 HOLDFAST_DRILL_RECIPIENTS=20000 \
+	HOLDFAST_DRILL_KILLS=3 $(RUN) pytest tests/drills -s
 
 # one history per released shape; existing ones are kept
 replay-fixtures: .venv/.installed

@@ -50,7 +50,7 @@ from store.recipients import Recipients
 log = structlog.get_logger(__name__)
 
 CHUNK = 500  # recipients: a quarter of a second of pushes, some kilobytes of history
-LONGEST_SECONDS = 5.0  # of one execution, so that a pause or a deploy does not wait for a slow vendor
+LONGEST_SECONDS = 10.0  # of one execution, so that a pause or a deploy does not wait for a slow vendor
 STORE_AWAY = timedelta(seconds=5)  # until it is asked again
 STARTS_AT_ONCE = 8  # workflows that one hand-over starts side by side
 JOB_ID_MEMO = "job_id"

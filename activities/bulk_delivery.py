@@ -130,7 +130,13 @@ class BulkDelivery:
         Raises:
             DatabaseUnavailable: the store does not answer.
         """
-        await _Run(self, tally, go_on).play(parcels)
+        # What an earlier execution did is read first: one that was cut short must not be lost in finding that out again.
+        keys = [each.key for each in parcels]
+        for key, claim in (await self.effects.find_many(self.step, keys)).items():
+            ended = _outcome(claim)
+            if ended is not None:
+                tally.outcomes[key] = ended
+        await _Run(self, tally, go_on).play([each for each in parcels if each.key not in tally.outcomes])
 
     async def known(self, parcels: Sequence[Parcel]) -> dict[EffectKey, TargetOutcome]:
         """What came of those that were begun; MAYBE_SENT where that is open."""

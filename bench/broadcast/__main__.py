@@ -9,6 +9,7 @@ has seen the last device. Taking the jobs in is not part of it. All of it runs o
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from itertools import product
@@ -147,6 +148,7 @@ def main() -> int:
     pushes = {each.name: arguments.pushes for each in chosen}
     if "celery" in pushes and arguments.celery_pushes:
         pushes["celery"] = arguments.celery_pushes
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # everything is stopped in order
     try:
         installed.ensure()
         if arguments.tune:
@@ -154,8 +156,10 @@ def main() -> int:
             return 0
         return 0 if asyncio.run(compare(chosen, pushes, arguments.rounds)) else 1
     except (Failed, installed.NotInstalled, TimeoutError) as error:
-        print(error or "timed out", file=sys.stderr)
+        print(str(error) or "timed out", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

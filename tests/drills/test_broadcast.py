@@ -1,4 +1,4 @@
-"""A broadcast while its worker is killed and the vendor fails: none lost, each device shows it once, repeats counted."""
+"""A broadcast while its worker is killed and the vendor fails: none lost, shown once on each device, repeats counted."""
 
 import asyncio
 import json
@@ -19,8 +19,9 @@ from store.effect_batches import GATHER_ROWS
 from tests.integration.stack import Running, running
 from workflows.broadcast import AT_ONCE
 
-RECIPIENTS = int(os.environ.get("HOLDFAST_DRILL_RECIPIENTS", "3000"))  # `make drills` takes 20,000
-KILL_AT = (0.1, 0.35, 0.6)  # of the recipients shown
+RECIPIENTS = int(os.environ.get("HOLDFAST_DRILL_RECIPIENTS", "2000"))  # `make drills` takes 20,000
+KILLS = int(os.environ.get("HOLDFAST_DRILL_KILLS", "1"))  # and 3
+KILL_AT = (0.1, 0.35, 0.6)[:KILLS]  # of the recipients; a lost worker's claims are leased for 30 s
 SHARE_OF_FAULTS = 0.05
 PATIENCE = 400.0
 
@@ -33,7 +34,7 @@ def kill_bulk_worker(up: Running) -> None:
 
 
 @pytest.mark.asyncio
-async def test_three_kills_in_a_broadcast_lose_nothing_and_show_it_once(tmp_path: Path) -> None:
+async def test_kills_in_a_broadcast_lose_nothing_and_show_it_once(tmp_path: Path) -> None:
     ports = {name: free_port() for name in ("simulator_smtp_port", "simulator_http_port", "simulator_apns_port")}
     async with (
         running(tmp_path, simulator=True, **ports) as up,
@@ -62,7 +63,7 @@ async def test_three_kills_in_a_broadcast_lose_nothing_and_show_it_once(tmp_path
             if progress["state"] == "done":
                 break
             assert progress["state"] == "running", progress
-            assert time.monotonic() - began < PATIENCE, progress
+            assert time.monotonic() - began < PATIENCE, json.dumps(progress)
             await asyncio.sleep(0.1)
         assert not kills
         while (await control.get("/control/summary")).json()["fcm"]["shown"] < RECIPIENTS:  # those handed over
