@@ -1,4 +1,4 @@
-"""A broadcast while its worker is killed and the vendor fails: none lost, shown once on each device, repeats counted."""
+"""A broadcast while its worker is killed and the vendor fails: none lost, shown once on each device, repeats told."""
 
 import asyncio
 import json
