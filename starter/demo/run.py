@@ -22,6 +22,7 @@ from rich.table import Table
 
 from runtime.ports import free_port
 from runtime.settings import Settings
+from starter.demo.broadcasts import broadcast, digest
 from starter.demo.notifications import notifications
 from starter.demo.ran import Ran
 from starter.demo.samples import Sample, write_samples
@@ -56,7 +57,9 @@ async def run_demo(settings: Settings) -> int:
         }
     )
     began = time.monotonic()
-    out.print("[bold]Holdfast demo[/bold]: scans and PDFs become searchable text; notifications go out.")
+    out.print(
+        "[bold]Holdfast demo[/bold]: scans and PDFs become searchable text; notifications, a broadcast, a digest go out."
+    )
     async with AsyncExitStack() as running:
         with out.status("making documents, starting Temporal, the worker and the API"):
             samples = await asyncio.to_thread(write_samples, folder / "samples")
@@ -73,6 +76,12 @@ async def run_demo(settings: Settings) -> int:
             said, unsaid = await notifications(client, http_url(settings), folder / "artefacts", out)
             jobs += said
             problems += unsaid
+            for ran, wrong in (
+                await broadcast(client, http_url(settings), out),
+                await digest(client, started.settings, TENANT, http_url(settings), out),
+            ):
+                jobs += ran
+                problems += wrong
         out.print("Stopping.")
     _report(out, jobs, problems, folder, time.monotonic() - began)
     return 1 if problems else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from pydantic import JsonValue
 from temporalio.client import Client, WorkflowFailureError
 
 from activities.adapters.channels.channel import Message, Outcome, Target, Verdict
@@ -93,7 +94,7 @@ async def test_cancelled_in_mid_chunk_it_ends_what_it_began_and_counts_it(stage:
 
 async def test_a_vendor_that_is_away_is_waited_for(stage: BroadcastStage) -> None:
     new = await stage.store(await stage.phones(600))
-    stage.fcm.script = [AWAY] * 300 + [SENT]
+    stage.fcm.script = [*([AWAY] * 300), SENT]
     result = await (await stage.start(new)).result()
     assert result.counts["sent"] + result.counts.get("handed_over", 0) == 600
     assert result.counts.get("handed_over", 0) < 100
@@ -161,7 +162,7 @@ async def test_a_lost_worker_s_sends_are_settled_or_sent_again_after_their_lease
     keys = [EffectKey(str(job_id_of(new, each)), each.target_id or "") for each in people]
     stage.on.clock.set = new.created_at
     await stage.on.effects.claim_many(SEND, keys[:20])
-    done = {"target": "t", "channel": "fcm", "outcome": "sent"}
+    done: JsonValue = {"target": "t", "channel": "fcm", "outcome": "sent"}
     await stage.on.effects.write(SEND, dict.fromkeys(keys[:10], done), [])
     result = await (await stage.start(new)).result()
     assert result.counts == {"sent": 40}
