@@ -130,7 +130,7 @@ class BulkDelivery:
         Raises:
             DatabaseUnavailable: the store does not answer.
         """
-        # What an earlier execution did is read first: one that was cut short must not be lost in finding that out again.
+        # What an earlier execution did is read first, or one that is cut short each time would never come further.
         keys = [each.key for each in parcels]
         for key, claim in (await self.effects.find_many(self.step, keys)).items():
             ended = _outcome(claim)

@@ -32,7 +32,7 @@ GRIDS: dict[str, list[Measurable]] = {
     "holdfast": [Holdfast(workers) for workers in (1, 2)],
     "bullmq": [
         *(Bullmq(workers, each) for workers, each in product((1, 2), (25, 50, 100, 200, 400))),
-        *(Bullmq(workers, each, "fetch") for workers, each in product((1, 2), (50, 100))),
+        *(Bullmq(1, each, "fetch") for each in (50, 100)),
     ],
     "celery": [
         *(Celery("prefork", 1, each, prefetch) for each, prefetch in product((2, 4, 8, 16), (4, 64))),

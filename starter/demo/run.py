@@ -58,7 +58,7 @@ async def run_demo(settings: Settings) -> int:
     )
     began = time.monotonic()
     out.print(
-        "[bold]Holdfast demo[/bold]: scans and PDFs become searchable text; notifications, a broadcast, a digest go out."
+        "[bold]Holdfast demo[/bold]: scans and PDFs become searchable text; notifications, broadcast, digest go out."
     )
     async with AsyncExitStack() as running:
         with out.status("making documents, starting Temporal, the worker and the API"):

@@ -17,15 +17,19 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, Work
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from activities.adapters.channels.channel import Outcome, Verdict
+from activities.adapters.channels.channel import Message, Outcome, Target, Verdict
 from contracts import search_attributes
+from contracts.payloads.broadcast import PauseBroadcast
 from contracts.payloads.file import FileRequest, FileResult
-from contracts.payloads.job import JobRef, ParkedStep, Resolve
+from contracts.payloads.job import JobRef, JobState, ParkedStep, Resolve
 from contracts.payloads.notification import ChannelName, Route
 from runtime.converter import data_converter
 from runtime.server import find_binary
+from tests.workflows.broadcast_stage import BroadcastStage, broadcast_stage
 from tests.workflows.file_doubles import FileDoubles
 from tests.workflows.notification_stage import SENT, NotificationStage, notification_stage, until_parked
+from tests.workflows.test_daily_digest import DigestStage, digest_stage, eight
+from workflows.broadcast import BroadcastWorkflow
 from workflows.file import FileWorkflow
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -168,6 +172,80 @@ async def _notification(env: WorkflowEnvironment, stage: NotificationStage, shap
     return await handle.fetch_history()
 
 
+BROADCASTS = ("done", "resumed", "parked", "cancelled")
+DIGESTS = ("sent", "nothing")
+
+
+async def _broadcast(env: WorkflowEnvironment, stage: BroadcastStage, shape: str) -> WorkflowHistory:
+    """Play one shape; its history."""
+    go = asyncio.Event()
+    send = stage.fcm.send
+
+    async def held(target: Target, message: Message, *, now: datetime) -> Outcome:
+        await go.wait()
+        return await send(target, message, now=now)
+
+    if shape in {"resumed", "cancelled"}:
+        stage.fcm.send = held  # type: ignore[method-assign]
+    if shape == "done":
+        stage.fcm.by_address["phone-5"] = [BROKEN]  # becomes a job
+    if shape == "parked":
+        stage.fcm.script = [BROKEN]
+    new = await stage.store(await stage.phones(2_100 if shape == "resumed" else 600))  # four chunks run at once
+    with env.with_time_skipping_disabled():
+        handle = await stage.start(new)
+        if shape == "parked":
+            await stage.job_until(new, JobState.PARKED)
+            await asyncio.sleep(1)
+            return await handle.fetch_history()
+        await asyncio.sleep(1)
+        if shape == "resumed":
+            await handle.execute_update(BroadcastWorkflow.pause, PauseBroadcast(reason="wrong text?"))
+            go.set()
+            while (found := await stage.broadcasts.get("acme", new.broadcast_id)) is None or found.paused is None:
+                await asyncio.sleep(0.1)
+            await handle.execute_update(BroadcastWorkflow.resume)
+        if shape == "cancelled":
+            await handle.cancel()
+            await asyncio.sleep(2.5)  # until a heartbeat says so
+            go.set()
+        with suppress(WorkflowFailureError):
+            await handle.result()
+        first = env.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id)
+        return await first.fetch_history()
+
+
+async def _daily_digest(stage: DigestStage, shape: str) -> WorkflowHistory:
+    """A run of the daily digest; its history."""
+    at = eight(datetime.now(UTC).date() + timedelta(days=7))
+    if shape == "sent":
+        await stage.person("acme")
+        await stage.event("acme", "First", at - timedelta(hours=3))
+    await stage.run(at)
+    async for each in stage.client.list_workflows(f"TaskQueue = '{stage.queue}' AND WorkflowType = 'daily_digest'"):
+        return await stage.client.get_workflow_handle(each.id, run_id=each.run_id).fetch_history()
+    raise AssertionError("it ran")
+
+
+async def _bulk(env: WorkflowEnvironment) -> None:
+    for job_type, shapes in (("broadcast", BROADCASTS), ("daily_digest", DIGESTS)):
+        for shape in shapes:
+            path = HISTORIES / job_type / f"{shape}.json"
+            if path.exists():
+                print(f"{path}: kept")
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                if job_type == "broadcast":
+                    async with broadcast_stage(env.client, Path(folder)) as sending:
+                        history = await _broadcast(env, sending, shape)
+                else:
+                    async with digest_stage(env.client, Path(folder)) as digesting:
+                        history = await _daily_digest(digesting, shape)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(_impersonal(json.loads(history.to_json())), indent=1))
+            print(f"{path}: {len(history.events)} events")
+
+
 async def record_notifications() -> None:
     async with await WorkflowEnvironment.start_time_skipping_v2(
         data_converter=data_converter(),
@@ -179,6 +257,7 @@ async def record_notifications() -> None:
             *("--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=60"),
         ],
     ) as env:
+        await _bulk(env)
         for shape in NOTIFICATIONS:
             path = HISTORIES / "notification" / f"{shape}.json"
             if path.exists():

@@ -11,20 +11,26 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
+from activities.broadcast import BroadcastActivities
+from activities.daily_digest import DailyDigestActivities
 from activities.file import FileActivities
 from activities.job import JobActivities
 from activities.notification import NotificationActivities
+from activities.scheduled import ScheduledActivities
 from runtime.converter import data_converter
-from tests.replay.record import NOTIFICATIONS
+from tests.replay.record import BROADCASTS, DIGESTS, NOTIFICATIONS
 from worker import WORKFLOWS
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*/*.json"))
 ACTIVITIES = {
     f"{prefix}.{name}": method
     for prefix, owner in (
+        ("broadcast", BroadcastActivities),
+        ("daily_digest", DailyDigestActivities),
         ("file", FileActivities),
         ("job", JobActivities),
         ("notification", NotificationActivities),
+        ("scheduled", ScheduledActivities),
     )
     for name, method in inspect.getmembers(owner, inspect.isfunction)
     if not name.startswith("_")
@@ -39,6 +45,8 @@ def test_there_is_a_history_of_every_shape() -> None:
     shapes = {path.stem for path in HISTORIES if path.parent.name == "file"}
     assert shapes >= {"done", "failed", "parked", "retried", "discarded", "cancelled", "running"}
     assert {path.stem for path in HISTORIES if path.parent.name == "notification"} >= set(NOTIFICATIONS)
+    assert {path.stem for path in HISTORIES if path.parent.name == "broadcast"} >= set(BROADCASTS)
+    assert {path.stem for path in HISTORIES if path.parent.name == "daily_digest"} >= set(DIGESTS)
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -92,4 +100,4 @@ def _local_result(event: HistoryEvent) -> list[tuple[WirePayload, Any]]:
 
 
 def _run(name: str) -> Any:
-    return next(each.run for each in WORKFLOWS if each.__name__.lower() == f"{name}workflow")
+    return next(each.run for each in WORKFLOWS if each.__name__.lower() == f"{name.replace('_', '')}workflow")

@@ -144,7 +144,8 @@ def test_our_commands_exist(ours: dict[str, dict[str, Any]]) -> None:
             assert (ROOT / "worker.py").is_file()
     assert commands == {
         "bootstrap": ["holdfast", "bootstrap"],
-        "worker": ["python", "worker.py"],
+        "worker": ["python", "worker.py", "--without", "notifications-bulk"],
+        "bulk-worker": ["python", "worker.py", "--queue", "notifications-bulk", "--nice", "19"],
         "api": ["holdfast", "api"],
     }
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -140,7 +141,13 @@ class DigestStage:
 async def stage(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DigestStage]:
     # A store of its own, but one server for all tests: their broadcasts must have other ids.
     monkeypatch.setattr("contracts.payloads.daily_digest.DIGESTS", uuid.uuid4())
-    database = Database.open(f"sqlite:///{tmp_path}/store.db")
+    async with digest_stage(client, tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def digest_stage(client: Client, folder: Path) -> AsyncIterator[DigestStage]:
+    database = Database.open(f"sqlite:///{folder}/store.db")
     await migrate(database)
     clock = ServerClock(datetime.now(UTC))
     jobs, people = Jobs(database, clock), People(database, clock)
