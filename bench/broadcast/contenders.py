@@ -14,17 +14,15 @@ import httpx
 
 from bench.broadcast import installed, load
 from bench.broadcast.processes import Failed, Program, cpu_seconds, program, quiet
-from contracts.catalogue import BROADCAST
 from runtime.ports import free_port
 from runtime.settings import Settings
 from starter.services import open_services
-from starter.supervisor import environment, stack
+from starter.supervisor import stack
 from store.api_keys import Role
 
 READY_SECONDS = 60.0
 INTAKE_SECONDS = 300.0
 ROOT = installed.HERE.parent.parent
-WORKER = ROOT / "worker.py"
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Holdfast:
     workers: int = 2
 
     def __str__(self) -> str:
-        return f"workers {self.workers}, embedded Temporal server, SQLite"
+        return f"bulk workers {self.workers}, embedded Temporal server, SQLite"
 
     @asynccontextmanager
     async def ready(self, place: Place) -> AsyncIterator[Contender]:
@@ -116,16 +114,13 @@ class Holdfast:
             temporal_port=free_port(),
             temporal_ui_port=free_port(),
             log_format="json",
+            bulk_processes=self.workers,
             fcm_credentials_file=load.service_account(place.folder, place.sink_url),
             fcm_api_url=place.sink_url,
         )
         async with AsyncExitStack() as running:
             await running.enter_async_context(stack(settings, logs=place.folder / "logs"))
             services = await running.enter_async_context(open_services(settings, role="bench"))
-            for number in range(1, self.workers):
-                command = [sys.executable, str(WORKER), "--queue", BROADCAST.queue]
-                log = place.folder / "logs" / f"worker-{number}.log"
-                await running.enter_async_context(program("worker", command, log, env=environment(settings)))
             _, secret = await services.api_keys.create("acme", Role.SUBMIT, "bench")
             client = await running.enter_async_context(
                 httpx.AsyncClient(
