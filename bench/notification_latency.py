@@ -2,7 +2,7 @@
 
 Arrivals are fixed in time (open loop). The load generator, the relay, the server, worker and API share the cores.
 
-    python -m bench.notification_latency [seconds] [per second]
+    python -m bench.notification_latency [seconds] [per second] [recipients of a broadcast that runs meanwhile]
 """
 
 import asyncio
@@ -69,13 +69,29 @@ def cpu_seconds() -> dict[str, float]:
     return used
 
 
-async def main(seconds: int, per_second: int) -> None:
+async def begin_broadcast(on: Stage, recipients: int) -> str:
+    """Take it in and let it run; the job's id."""
+    message = {"content": {"subject": "To all", "text": "Something new."}, "category": "news", "channels": ["fcm"]}
+    people = ({"channel": "fcm", "address": f"phone-{number}"} for number in range(recipients))
+    answer = await on.client.post(
+        "/v1/broadcasts",
+        content="\n".join(json.dumps(each) for each in (message, *people)),
+        headers={"Content-Type": "application/x-ndjson"},
+        timeout=600,
+    )
+    answer.raise_for_status()
+    return str(answer.json()["job_id"])
+
+
+async def main(seconds: int, per_second: int, recipients: int) -> None:
     before = neighbours()
     async with stage(simulator=True) as on:
         await load(on, SETTLE_SECONDS, 5)  # connections, code paths, and the OCR children load their models
+        broadcast = await begin_broadcast(on, recipients) if recipients else None
         used_before = cpu_seconds()
         answers, answered = await load(on, seconds, per_second)
         used = cpu_seconds()
+        meanwhile = (await on.client.get(f"/v1/broadcasts/{broadcast}")).json() if broadcast else None
         until = time.monotonic() + PATIENCE
         while len(taken := accepted(on)) < len(answered) and time.monotonic() < until:
             await asyncio.sleep(0.5)
@@ -95,8 +111,10 @@ async def main(seconds: int, per_second: int) -> None:
         + ", ".join(f"{name} {(used[name] - used_before[name]) / len(answered) * 1000:.1f} ms" for name in used),
         f"other programs used {before:.0%} of the cores before; repeat above 10 %",
     ]
+    if meanwhile:
+        notes.append(f"a broadcast meanwhile: {meanwhile['state']}, {meanwhile['done']:,} of {recipients:,} at the end")
     keep("notification_latency", [table], notes)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*(int(word) for word in (sys.argv[1:] + ["120", "25"][len(sys.argv) - 1 :]))))
+    asyncio.run(main(*(int(word) for word in (sys.argv[1:] + ["120", "25", "0"][len(sys.argv) - 1 :]))))

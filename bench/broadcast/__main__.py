@@ -159,6 +159,7 @@ def main() -> int:
         print(str(error) or "timed out", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print("stopped by a signal", file=sys.stderr)
         return 130
 
 

@@ -63,6 +63,7 @@ async def main() -> None:
     shared = iter(work)
     await asyncio.gather(*(lane(channel, shared, codes) for _ in range(order["concurrency"])))
     print(json.dumps(codes), flush=True)
+    sys.stdin.readline()  # until its CPU time has been read
     await channel.close()
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import httpx
 
 from bench.broadcast.contenders import ROOT, Contender, Place
-from bench.broadcast.processes import Failed, cpu_seconds, program
+from bench.broadcast.processes import Failed, Program, cpu_seconds, program
 from runtime.ports import free_port
 
 SLOWEST = 50  # pushes a second; a contender that is slower is given up
@@ -46,15 +46,34 @@ class Measured:
 class SinkClient:
     """The runner's side of the sink."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, running: Program) -> None:
         self.url = url
+        self._running = running
         self._http = httpx.AsyncClient(base_url=url, timeout=10)
 
     async def reset(self, wanted: int) -> None:
-        (await self._http.post(f"/control/reset?{wanted}")).raise_for_status()
+        await self._ask(f"/control/reset?{wanted}")
 
     async def read(self) -> dict[str, Any]:
-        return dict((await self._http.get("/control")).raise_for_status().json())
+        return await self._ask("/control")
+
+    async def until_ready(self) -> None:
+        for _ in range(100):
+            try:
+                await self.read()
+            except httpx.TransportError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+        raise Failed(f"the sink does not answer:\n{self._running.tail()}")
+
+    async def _ask(self, path: str) -> dict[str, Any]:
+        try:
+            return dict((await self._http.get(path)).raise_for_status().json())
+        except httpx.TransportError:
+            await asyncio.sleep(0.5)  # its leash may not have noticed yet
+            self._running.check()
+            raise
 
 
 @asynccontextmanager
@@ -63,17 +82,8 @@ async def sink() -> AsyncIterator[SinkClient]:
         port = free_port()
         command = [sys.executable, "-m", "bench.broadcast.sink", str(port)]
         async with program("sink", command, Path(folder) / "sink.log", cwd=ROOT) as started:
-            client = SinkClient(f"http://127.0.0.1:{port}")
-            for _ in range(100):
-                started.check()
-                try:
-                    await client.read()
-                except httpx.TransportError:
-                    await asyncio.sleep(0.1)
-                else:
-                    break
-            else:
-                raise Failed(f"the sink does not answer:\n{started.tail()}")
+            client = SinkClient(f"http://127.0.0.1:{port}", started)
+            await client.until_ready()
             yield client
 
 

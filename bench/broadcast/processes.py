@@ -113,15 +113,22 @@ async def program(
 
 def cpu_seconds() -> float:
     """User and system time of all programs that the runner has started, the ended ones too."""
-    reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = reaped.ru_utime + reaped.ru_stime
-    for process in psutil.Process().children(recursive=True):
+    while True:
+        before = _reaped()
+        total = before
         try:
-            times = process.cpu_times()
+            for process in psutil.Process().children(recursive=True):
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
         except psutil.NoSuchProcess:
             continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
+        if _reaped() == before:  # else one ended meanwhile, and may be in neither sum
+            return total
+
+
+def _reaped() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def quiet(seconds: float = 60.0) -> None:

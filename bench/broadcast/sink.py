@@ -4,7 +4,7 @@ The same process serves every contender. HTTP/1.1 with keep-alive, requests may 
 
     python -m bench.broadcast.sink PORT
 
-POST /control/reset?WANTED begins a count, GET /control reads it.
+/control/reset?WANTED begins a count, /control reads it.
 """
 
 import asyncio

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,16 +13,17 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.broadcast import BroadcastActivities
-from activities.broadcast_chunk import ChunkPlanner
+from activities.broadcast_chunk import ChunkPlanner, job_id_of
 from activities.bulk_delivery import BulkDelivery
 from activities.notification import SEND
 from activities.templates import Templates
 from contracts.catalogue import BROADCAST
-from contracts.payloads.broadcast import BroadcastRequest, BroadcastResult
+from contracts.payloads.broadcast import BroadcastRequest, BroadcastResult, Cursor
 from contracts.payloads.job import JobRef, JobState
 from contracts.payloads.notification import ChannelName, Route
 from runtime.settings import BUILT_IN_TEMPLATES
 from store.broadcasts import Broadcast, Broadcasts
+from store.effects import EffectKey
 from store.jobs import Job, NewJob
 from store.people import NewTarget
 from store.recipients import Recipient, Recipients
@@ -31,6 +33,12 @@ from workflows.notification import NotificationWorkflow
 
 Handle = WorkflowHandle[BroadcastWorkflow, BroadcastResult]
 BATCH = 200  # rows a transaction
+
+
+def effect_of(new: Broadcast, recipient: Recipient) -> EffectKey:
+    """That of an address, in the ledger."""
+    assert recipient.target_id is not None
+    return EffectKey(str(job_id_of(new, recipient)), recipient.target_id)
 
 
 @dataclass
@@ -90,11 +98,14 @@ class BroadcastStage:
             await self.on.jobs.submit(connection, job)
         return new
 
-    async def start(self, new: Broadcast) -> Handle:
+    async def start(self, new: Broadcast, cursor: Cursor | None = None) -> Handle:
         return await self.on.client.start_workflow(
             BroadcastWorkflow.run,
             BroadcastRequest(
-                job=JobRef(job_id=new.broadcast_id, tenant="acme"), total=new.total, expires_at=new.expires_at
+                job=JobRef(job_id=new.broadcast_id, tenant="acme"),
+                total=new.total,
+                expires_at=new.expires_at,
+                cursor=cursor or Cursor(),
             ),
             id=workflow_id("acme", new.broadcast_id),
             task_queue=self.queue,
@@ -107,6 +118,33 @@ class BroadcastStage:
         async with asyncio.timeout(30):
             while not seen():
                 await asyncio.sleep(0.02)
+
+    async def paused(self, new: Broadcast) -> str | None:
+        """The note of a pause that there is."""
+        found = await self.broadcasts.get("acme", new.broadcast_id)
+        assert found is not None
+        return found.paused
+
+    async def until_paused(self, new: Broadcast) -> str:
+        async with asyncio.timeout(30):
+            while (why := await self.paused(new)) is None:
+                await asyncio.sleep(0.02)
+        return why
+
+    async def jobs(self) -> Counter[str]:
+        """How many of each type there are."""
+        found: Counter[str] = Counter()
+        cursor = None
+        while True:
+            page, cursor = await self.on.jobs.list("acme", after=cursor)
+            found.update(each.type for each in page)
+            if cursor is None:
+                return found
+
+    async def ledger(self, new: Broadcast, people: Sequence[Recipient]) -> Counter[str]:
+        """How many effects of these recipients are in which state."""
+        keys = [effect_of(new, each) for each in people]
+        return Counter(each.status.value for each in (await self.on.effects.find_many(SEND, keys)).values())
 
     async def job_until(self, new: Broadcast, state: JobState) -> Job:
         async with asyncio.timeout(30):

@@ -9,19 +9,24 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from pydantic import JsonValue
+from temporalio import workflow
 from temporalio.client import Client, WorkflowFailureError
+from temporalio.exceptions import CancelledError
 
 from activities.adapters.channels.channel import Message, Outcome, Target, Verdict
+from activities.broadcast import CHUNK
 from activities.broadcast_chunk import job_id_of
-from activities.bulk_delivery import HOPELESS, IN_FLIGHT
+from activities.bulk_delivery import AT_ONCE as PROCESS
+from activities.bulk_delivery import HOPELESS, IN_FLIGHT, _Run
+from activities.delivery import LEASE
 from activities.notification import SEND
-from contracts.payloads.broadcast import PauseBroadcast
+from contracts.payloads.broadcast import Cursor, PauseBroadcast, Paused
 from contracts.payloads.job import JobState
 from contracts.payloads.notification import ChannelName, Route
-from store.effects import EffectKey
 from store.people import Preference
 from store.recipients import Recipient
-from tests.workflows.broadcast_stage import BroadcastStage, broadcast_stage
+from store.suppressions import Reason
+from tests.workflows.broadcast_stage import BroadcastStage, broadcast_stage, effect_of
 from tests.workflows.notification_stage import SENT, until_parked
 from workflows.broadcast import AT_ONCE, BroadcastWorkflow
 from workflows.notification import NotificationWorkflow
@@ -29,6 +34,7 @@ from workflows.notification import NotificationWorkflow
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 BAD = Outcome(Verdict.FIX_OURS, "INVALID_ARGUMENT", "no such field")
 AWAY = Outcome(Verdict.RETRY, "UNAVAILABLE", scope="fcm")
+CAUSE = "fcm: INVALID_ARGUMENT"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -42,124 +48,178 @@ def phones(number: int) -> Counter[str]:
 
 
 async def test_each_recipient_once(stage: BroadcastStage) -> None:
-    new = await stage.store(await stage.phones(1_200))
-    result = await (await stage.start(new)).result()
-    assert result.counts == {"sent": 1_200}
+    people = await stage.phones(1_200)
+    new = await stage.store(people)
+    handle = await stage.start(new)
+    result = await handle.result()
+    assert (result.counts, result.failures) == ({"sent": 1_200}, {})
     assert await stage.counts(new) == {"sent": 1_200}
+    progress = await handle.query(BroadcastWorkflow.progress)
+    assert (progress.total, progress.done, progress.counts, progress.paused) == (1_200, 1_200, {"sent": 1_200}, "")
     assert Counter(stage.fcm.addresses) == phones(1_200)
-    tags = {message.notification_id for _, _, message in stage.fcm.sent}
-    assert len(tags) == 1_200
+    tags = {target.address: message.notification_id for _, target, message in stage.fcm.sent}
+    assert tags == {f"phone-{each.line}": str(job_id_of(new, each)) for each in people}
+    assert await stage.ledger(new, people) == {"settled": 1_200}
+    assert await stage.jobs() == {"broadcast": 1}
 
 
 async def test_paused_nothing_more_begins_and_resumed_it_goes_on_where_it_was(stage: BroadcastStage) -> None:
     new = await stage.store(await stage.phones(3_000))
-    go = asyncio.Event()
-    _hold(stage, go)
+    go = _hold(stage)
     handle = await stage.start(new)
     await stage.until(lambda: len(stage.fcm.sent) > 0)
     await handle.execute_update(BroadcastWorkflow.pause, PauseBroadcast(reason="wrong text?"))
+    await handle.execute_update(BroadcastWorkflow.pause, PauseBroadcast(reason="the first reason stays"))
     go.set()
-    async with asyncio.timeout(30):
-        while (found := await stage.broadcasts.get("acme", new.broadcast_id)) is None or found.paused is None:
-            await asyncio.sleep(0.02)
-    assert found.paused == "wrong text?"
+    assert await stage.until_paused(new) == "wrong text?"
     held = len(stage.fcm.sent)
-    assert held == AT_ONCE * 500 == (await stage.counts(new))["sent"]
-    assert (await handle.query(BroadcastWorkflow.progress)).done == held
+    assert held == AT_ONCE * CHUNK
+    assert await stage.counts(new) == {"sent": held}
+    progress = await handle.query(BroadcastWorkflow.progress)
+    assert (progress.done, progress.counts, progress.paused) == (held, {"sent": held}, "wrong text?")
+    assert (await stage.job_until(new, JobState.RUNNING)).cause is None  # nothing is wrong: no dead letter
+    await asyncio.sleep(0.3)
+    assert len(stage.fcm.sent) == held
     await handle.execute_update(BroadcastWorkflow.resume)
     assert (await handle.result()).counts == {"sent": 3_000}
     assert Counter(stage.fcm.addresses) == phones(3_000)
-    again = await stage.broadcasts.get("acme", new.broadcast_id)
-    assert again is not None
-    assert again.paused is None
+    assert await stage.paused(new) is None
 
 
-async def test_cancelled_in_mid_chunk_it_ends_what_it_began_and_counts_it(stage: BroadcastStage) -> None:
-    new = await stage.store(await stage.phones(1_000))
-    go = asyncio.Event()
-    _hold(stage, go)
+async def test_paused_before_it_begins_nothing_is_planned_or_sent(stage: BroadcastStage) -> None:
+    new = await stage.store(await stage.phones(30))
+    handle = await stage.start(new, Cursor(paused=Paused(words="not yet")))
+    assert await stage.until_paused(new) == "not yet"
+    await asyncio.sleep(0.3)
+    assert (stage.fcm.sent, await stage.counts(new)) == ([], {})
+    await handle.execute_update(BroadcastWorkflow.resume)
+    assert (await handle.result()).counts == {"sent": 30}
+    assert Counter(stage.fcm.addresses) == phones(30)
+    assert await stage.paused(new) is None
+
+
+async def test_cancelled_in_mid_chunk_it_ends_what_it_began_and_counts_it(
+    stage: BroadcastStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = await stage.phones(1_000)
+    new = await stage.store(people)
+    go, landing, land = _hold(stage), Counter[str](), _Run._land
+
+    async def landed(run: _Run) -> None:
+        landing["chunks"] += 1
+        await land(run)
+
+    monkeypatch.setattr(_Run, "_land", landed)
     handle = await stage.start(new)
-    await stage.until(lambda: len(stage.fcm.sent) > 0)
+    # As many of each of both chunks as are begun side by side, of which as many as the process sends at once.
+    await stage.until(lambda: len(stage.fcm.sent) == PROCESS)
     await handle.cancel()
-    await asyncio.sleep(2.5)  # until a heartbeat says so
+    await stage.until(lambda: landing["chunks"] == 2)
     go.set()
-    with pytest.raises(WorkflowFailureError):
+    with pytest.raises(WorkflowFailureError) as failed:
         await handle.result()
+    assert isinstance(failed.value.cause, CancelledError)
     await stage.job_until(new, JobState.CANCELLED)
     sent = len(stage.fcm.sent)
-    assert 0 < sent <= AT_ONCE * IN_FLIGHT
+    assert sent == 2 * IN_FLIGHT
     assert await stage.counts(new) == {"sent": sent}
+    assert await stage.ledger(new, people) == {"settled": sent}
     assert max(Counter(stage.fcm.addresses).values()) == 1
+    await asyncio.sleep(0.3)
+    assert len(stage.fcm.sent) == sent
+    assert await stage.jobs() == {"broadcast": 1}
 
 
 async def test_a_vendor_that_is_away_is_waited_for(stage: BroadcastStage) -> None:
     new = await stage.store(await stage.phones(600))
     stage.fcm.script = [*([AWAY] * 300), SENT]
     result = await (await stage.start(new)).result()
-    assert result.counts["sent"] + result.counts.get("handed_over", 0) == 600
-    assert result.counts.get("handed_over", 0) < 100
-    assert result.failures == {}
+    assert (result.counts, result.failures) == ({"sent": 600}, {})
+    assert await stage.counts(new) == {"sent": 600}
+    assert Counter(stage.fcm.addresses[300:]) == phones(600)
+    assert stage.fcm.sent[-1][0] - stage.fcm.sent[0][0] >= timedelta(seconds=3)  # pauses of 1 s and 2 s at least
+    assert await stage.jobs() == {"broadcast": 1}
 
 
 async def test_all_bad_pauses_with_the_cause_and_makes_no_jobs(stage: BroadcastStage) -> None:
-    new = await stage.store(await stage.phones(1_500))
+    new = await stage.store(await stage.phones(2_100))
     stage.fcm.script = [BAD]
     handle = await stage.start(new)
     job = await stage.job_until(new, JobState.PARKED)
-    assert job.cause == "fcm: INVALID_ARGUMENT"
-    assert job.error is not None
-    assert "resume" in job.error
-    assert HOPELESS <= len(stage.fcm.sent) <= AT_ONCE * IN_FLIGHT * 2
-    assert await stage.counts(new) == {}
-    assert [each.type for each in (await stage.on.jobs.list("acme"))[0]] == ["broadcast"]
+    assert job.cause == CAUSE
+    assert job.error == f"Paused, because refused: {CAUSE}. The update `resume` goes on, and tries them again."
+    assert await stage.paused(new) == f"refused: {CAUSE}"
     refused = len(stage.fcm.sent)
+    assert HOPELESS <= refused <= AT_ONCE * IN_FLIGHT
+    assert max(Counter(stage.fcm.addresses).values()) == 1
+    assert await stage.counts(new) == {}
+    assert (await handle.query(BroadcastWorkflow.progress)).done == 0
+    await asyncio.sleep(0.3)
+    assert len(stage.fcm.sent) == refused
     stage.fcm.script = [SENT]
     await handle.execute_update(BroadcastWorkflow.resume)
-    assert (await handle.result()).counts == {"sent": 1_500}
-    assert Counter(stage.fcm.addresses[refused:]) == phones(1_500)
+    result = await handle.result()
+    assert (result.counts, result.failures) == ({"sent": 2_100}, {})
+    assert Counter(stage.fcm.addresses[refused:]) == phones(2_100)
+    done = await stage.job_until(new, JobState.DONE)
+    assert (done.cause, done.error) == (None, None)
+    assert await stage.paused(new) is None
+    assert await stage.jobs() == {"broadcast": 1}
 
 
 async def test_a_few_refused_become_jobs_of_their_own(stage: BroadcastStage) -> None:
-    people = await stage.phones(1_000)
+    people = await stage.phones(1_200)
     new = await stage.store(people)
-    for number in range(100, 1_000, 100):
-        stage.fcm.by_address[f"phone-{number}"] = [BAD]
+    refused = people[99::100]
+    for each in refused:
+        stage.fcm.by_address[f"phone-{each.line}"] = [BAD]
     result = await (await stage.start(new)).result()
-    assert result.counts == {"sent": 991, "handed_over": 9} == await stage.counts(new)
-    assert result.failures == {"fcm: INVALID_ARGUMENT": 9}
-    job_id = job_id_of(new, people[99])
-    handle = stage.on.client.get_workflow_handle_for(NotificationWorkflow.run, f"notification:acme:{job_id}")
-    assert [each.cause for each in await until_parked(handle)] == ["send:INVALID_ARGUMENT"]
-    children = [each for each in (await stage.on.jobs.list("acme"))[0] if each.type == "notification"]
-    assert len(children) == 9
+    assert result.counts == {"sent": 1_188, "handed_over": 12} == await stage.counts(new)
+    assert result.failures == {CAUSE: 12}
+    await stage.job_until(new, JobState.DONE)
+    for each in refused:
+        parked = await until_parked(_job_of(stage, f"{job_id_of(new, each)}"))
+        assert [step.cause for step in parked] == ["send:INVALID_ARGUMENT"]
+    assert await stage.jobs() == {"broadcast": 1, "notification": 12}
+    # Those are refused once by the broadcast and once by the job.
+    twice = Counter(f"phone-{each.line}" for each in refused)
+    assert Counter(stage.fcm.addresses) == phones(1_200) + twice
 
 
 async def test_above_two_percent_it_pauses_and_hands_nothing_over(stage: BroadcastStage) -> None:
-    new = await stage.store(await stage.phones(500))
-    for number in range(20, 500, 40):
-        stage.fcm.by_address[f"phone-{number}"] = [BAD]
+    people = await stage.phones(1_000)
+    new = await stage.store(people)
+    refused = people[9::33][:30]
+    for each in refused:
+        stage.fcm.by_address[f"phone-{each.line}"] = [BAD]
     handle = await stage.start(new)
     job = await stage.job_until(new, JobState.PARKED)
-    assert job.cause == "fcm: INVALID_ARGUMENT"
-    assert "12 of 500" in (job.error or "")
-    assert await stage.counts(new) == {"sent": 488}
+    assert job.cause == CAUSE
+    assert f"15 of 500 recipients refused: {CAUSE}" in (job.error or "")
+    assert await stage.counts(new) == {"sent": 970}
+    assert Counter(stage.fcm.addresses) == phones(1_000)
     stage.fcm.by_address.clear()
     await handle.execute_update(BroadcastWorkflow.resume)
-    assert (await handle.result()).counts == {"sent": 500}
-    assert len((await stage.on.jobs.list("acme"))[0]) == 1
+    result = await handle.result()
+    assert (result.counts, result.failures) == ({"sent": 1_000}, {})
+    assert Counter(stage.fcm.addresses[1_000:]) == Counter(f"phone-{each.line}" for each in refused)
+    assert await stage.jobs() == {"broadcast": 1}
 
 
 async def test_what_is_refused_for_a_moment_is_sent_in_the_same_chunk(stage: BroadcastStage) -> None:
-    new = await stage.store(await stage.phones(200))
-    for number in range(10, 200, 10):
+    new = await stage.store(await stage.phones(600))
+    for number in range(1, 601):
         stage.fcm.by_address[f"phone-{number}"] = [Outcome(Verdict.RETRY, "500"), SENT]
-    assert (await (await stage.start(new)).result()).counts == {"sent": 200}
+    assert (await (await stage.start(new)).result()).counts == {"sent": 600}
+    assert Counter(stage.fcm.addresses) == phones(600) + phones(600)
+    assert len({at for at, _, _ in stage.fcm.sent}) <= 2  # two chunks, each executed once
+    assert await stage.jobs() == {"broadcast": 1}
 
 
 async def test_a_lost_worker_s_sends_are_settled_or_sent_again_after_their_lease(stage: BroadcastStage) -> None:
     people = await stage.phones(40)
     new = await stage.store(people)
-    keys = [EffectKey(str(job_id_of(new, each)), each.target_id or "") for each in people]
+    keys = [effect_of(new, each) for each in people]
     stage.on.clock.set = new.created_at
     await stage.on.effects.claim_many(SEND, keys[:20])
     done: JsonValue = {"target": "t", "channel": "fcm", "outcome": "sent"}
@@ -168,39 +228,93 @@ async def test_a_lost_worker_s_sends_are_settled_or_sent_again_after_their_lease
     assert result.counts == {"sent": 40}
     assert Counter(stage.fcm.addresses) == phones(40) - phones(10)
     at = {target.address: when for when, target, _ in stage.fcm.sent}
-    assert all(at[f"phone-{number}"] >= new.created_at + timedelta(seconds=30) for number in range(11, 21))
+    leased_until = new.created_at + LEASE
+    assert {name for name, when in at.items() if when >= leased_until} == {f"phone-{n}" for n in range(11, 21)}
+    assert await stage.ledger(new, people) == {"settled": 40}
 
 
 async def test_who_is_not_reached_is_counted_for_what_it_is(stage: BroadcastStage) -> None:
-    fcm = ((ChannelName.FCM, "phone-a"),)
-    await stage.on.person("ada", reachable=fcm)
-    await stage.on.person(
-        "muted", reachable=((ChannelName.FCM, "phone-m"),), wishes=[Preference("news", "*", allowed=False)]
-    )
-    await stage.on.person("nowhere", reachable=())
-    await stage.on.person("dead", reachable=((ChannelName.FCM, "phone-d"), (ChannelName.EMAIL, "dead@example.com")))
-    await stage.on.person("sleeper", reachable=((ChannelName.FCM, "phone-s"),), quiet=("00:00", "23:59"), zone="UTC")
+    for name, reachable in (
+        ("ada", [(ChannelName.FCM, "phone-a")]),
+        ("nowhere", []),
+        ("bounced", [(ChannelName.FCM, "phone-b")]),
+        ("dead", [(ChannelName.FCM, "phone-d"), (ChannelName.EMAIL, "dead@example.com")]),
+    ):
+        await stage.on.person(name, reachable=reachable)
+    muted = [Preference("news", "*", allowed=False)]
+    await stage.on.person("muted", reachable=[(ChannelName.FCM, "phone-m")], wishes=muted)
+    await stage.on.person("sleeper", reachable=[(ChannelName.FCM, "phone-s")], quiet=("00:00", "23:59"), zone="UTC")
+    await stage.on.suppressions.add("acme", ChannelName.FCM, "phone-b", Reason.COMPLAINED)
     stage.fcm.by_address["phone-d"] = [Outcome(Verdict.DROP_TARGET, "UNREGISTERED")]
-    names = ["ada", "muted", "nowhere", "dead", "sleeper"]
+    names = ["ada", "muted", "nowhere", "bounced", "dead", "sleeper"]
     people = [Recipient(line + 1, person=name) for line, name in enumerate(names)]
     new = await stage.store(people, routes=(Route.FCM, Route.EMAIL))
     result = await (await stage.start(new)).result()
-    assert result.counts == {"sent": 1, "muted": 1, "undeliverable": 1, "handed_over": 2}
-    fallback = f"notification:acme:{job_id_of(new, people[3])}"
-    mailed = await stage.on.client.get_workflow_handle_for(NotificationWorkflow.run, fallback).result()
+    expected = {"sent": 1, "muted": 1, "undeliverable": 1, "suppressed": 1, "handed_over": 2}
+    assert result.counts == expected == await stage.counts(new)
+    assert result.failures == {}
+    mailed = await _job_of(stage, f"{job_id_of(new, people[4])}").result()
     assert mailed.outcome == "sent"
     assert stage.on.channels[ChannelName.EMAIL].addresses == ["dead@example.com"]
+    assert stage.fcm.addresses[:2] in (["phone-a", "phone-d"], ["phone-d", "phone-a"])
+    assert {"phone-m", "phone-b"}.isdisjoint(stage.fcm.addresses)
+    assert await stage.jobs() == {"broadcast": 1, "notification": 2}
 
 
 async def test_after_its_expiry_nothing_is_sent_and_all_is_counted(stage: BroadcastStage) -> None:
     new = await stage.store(await stage.phones(30), lives=timedelta(seconds=-1))
-    assert (await (await stage.start(new)).result()).counts == {"expired": 30}
+    assert (await (await stage.start(new)).result()).counts == {"expired": 30} == await stage.counts(new)
     assert stage.fcm.sent == []
 
 
-def _hold(stage: BroadcastStage, go: asyncio.Event) -> None:
-    """Let every send wait until `go`."""
-    send = stage.fcm.send
+async def test_a_vendor_that_stays_away_is_waited_for_until_the_expiry(stage: BroadcastStage) -> None:
+    people = await stage.phones(600)
+    new = await stage.store(people, lives=timedelta(minutes=5))
+    for each in people[300:]:
+        stage.fcm.by_address[f"phone-{each.line}"] = [AWAY]
+    result = await (await stage.start(new)).result()
+    assert result.counts == await stage.counts(new)
+    assert result.counts["sent"] == 300
+    assert result.counts["expired"] + result.counts.get("handed_over", 0) == 300
+    assert all(at < new.expires_at for at, _, _ in stage.fcm.sent)
+
+
+async def test_a_long_one_continues_as_new_between_chunks(
+    stage: BroadcastStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Once only: a second time, the server adds all the time that it has skipped so far to its clock.
+    suggested = lambda info: info.workflow_type == "broadcast" and info.continued_run_id is None  # noqa: E731
+    monkeypatch.setattr(workflow.Info, "is_continue_as_new_suggested", suggested)
+    people = await stage.phones(3_000)
+    new = await stage.store(people)
+    stage.fcm.by_address["phone-700"] = [BAD]
+    handle = await stage.start(new)
+    result = await handle.result()
+    first = await stage.on.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id).describe()
+    assert first.status is not None
+    assert first.status.name == "CONTINUED_AS_NEW"
+    assert result.counts == {"sent": 2_999, "handed_over": 1} == await stage.counts(new)
+    assert result.failures == {CAUSE: 1}
+    assert await until_parked(_job_of(stage, f"{job_id_of(new, people[699])}"))
+    assert Counter(stage.fcm.addresses) == phones(3_000) + Counter(["phone-700"])
+
+
+async def test_a_run_goes_on_where_the_one_before_stood(stage: BroadcastStage) -> None:
+    new = await stage.store(await stage.phones(1_300))
+    stood = Cursor(next_line=1_001, again=((11, 20), (501, 600)), counts={"sent": 890}, failures={CAUSE: 3})
+    result = await (await stage.start(new, stood)).result()
+    assert (result.counts, result.failures) == ({"sent": 1_300}, {CAUSE: 3})
+    lines = [*range(11, 21), *range(501, 601), *range(1_001, 1_301)]
+    assert Counter(stage.fcm.addresses) == Counter(f"phone-{line}" for line in lines)
+
+
+def _job_of(stage: BroadcastStage, job_id: str):  # type: ignore[no-untyped-def]
+    return stage.on.client.get_workflow_handle_for(NotificationWorkflow.run, f"notification:acme:{job_id}")
+
+
+def _hold(stage: BroadcastStage) -> asyncio.Event:
+    """Let every send wait until that."""
+    send, go = stage.fcm.send, asyncio.Event()
 
     async def held(target: Target, message: Message, **more: object) -> Outcome:
         answer = await send(target, message, **more)  # type: ignore[arg-type]
@@ -208,3 +322,4 @@ def _hold(stage: BroadcastStage, go: asyncio.Event) -> None:
         return answer
 
     stage.fcm.send = held  # type: ignore[method-assign]
+    return go
