@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from pydantic import JsonValue
 
-from store.database import MAX_ROWS_PER_WRITE, DatabaseUnavailable
+from store.database import MAX_ROWS_PER_WRITE
 from store.effects import Claim, EffectKey, Effects
 
 log = structlog.get_logger(__name__)
@@ -58,6 +58,8 @@ class EffectBatches:
         The future raises:
             DatabaseUnavailable: it is not stored, and was tried for seconds.
         """
+        if key in self._ended:  # two executions of one chunk: both wait for one row
+            return self._ended[key][1]
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended[key] = (outcome, settled)
         if len(self._ended) >= GATHER_ROWS:
@@ -116,7 +118,7 @@ class EffectBatches:
             await asyncio.sleep(pause)
             try:
                 await self._effects.write(self._step, outcomes, [])
-            except DatabaseUnavailable as again:
+            except Exception as again:  # noqa: BLE001 - whoever waits is told, of whatever it was
                 error = again
             else:
                 _tell(waiting, None)

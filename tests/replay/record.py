@@ -195,7 +195,7 @@ async def _broadcast(env: WorkflowEnvironment, stage: BroadcastStage, shape: str
     with env.with_time_skipping_disabled():
         handle = await stage.start(new)
         if shape == "parked":
-            await stage.job_until(new, JobState.PARKED)
+            await stage.job_until(new.broadcast_id, JobState.PARKED)
             await asyncio.sleep(1)
             return await handle.fetch_history()
         await asyncio.sleep(1)

@@ -20,6 +20,8 @@ from activities.scheduled import ScheduledActivities
 from runtime.converter import data_converter
 from tests.replay.record import BROADCASTS, DIGESTS, NOTIFICATIONS
 from worker import WORKFLOWS
+from workflows.broadcast import BroadcastWorkflow
+from workflows.step import Job
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*/*.json"))
 ACTIVITIES = {
@@ -35,6 +37,7 @@ ACTIVITIES = {
     for name, method in inspect.getmembers(owner, inspect.isfunction)
     if not name.startswith("_")
 }
+UPDATES = {"pause": BroadcastWorkflow.pause, "resume": BroadcastWorkflow.resume, "resolve": Job._resolve}
 
 
 def history(path: Path) -> WorkflowHistory:
@@ -82,11 +85,23 @@ def _payloads(event: HistoryEvent, scheduled: dict[int, str]) -> list[tuple[Wire
         done = event.activity_task_completed_event_attributes
         method = ACTIVITIES[scheduled[done.scheduled_event_id]]
         return [(done.result.payloads[0], get_type_hints(method)["return"])]
-    if event.HasField("marker_recorded_event_attributes"):
-        return _local_result(event)
     if event.HasField("workflow_execution_completed_event_attributes"):
         ended = event.workflow_execution_completed_event_attributes
         return [(ended.result.payloads[0], get_type_hints(_run(scheduled[0]))["return"])]
+    return _more_payloads(event)
+
+
+def _more_payloads(event: HistoryEvent) -> list[tuple[WirePayload, Any]]:
+    if event.HasField("marker_recorded_event_attributes"):
+        return _local_result(event)
+    if event.HasField("start_child_workflow_execution_initiated_event_attributes"):
+        child = event.start_child_workflow_execution_initiated_event_attributes
+        return [(child.input.payloads[0], get_type_hints(_run(child.workflow_type.name))["request"])]
+    if event.HasField("workflow_execution_update_accepted_event_attributes"):
+        asked = event.workflow_execution_update_accepted_event_attributes.accepted_request.input
+        hints = get_type_hints(UPDATES[asked.name])
+        wanted = [hint for name, hint in hints.items() if name != "return"]
+        return list(zip(asked.args.payloads, wanted, strict=True))
     return []
 
 

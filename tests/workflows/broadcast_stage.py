@@ -131,6 +131,10 @@ class BroadcastStage:
                 await asyncio.sleep(0.02)
         return why
 
+    def parked(self) -> dict[uuid.UUID, str | None]:
+        """The cause of each job that was parked at any time: that ends in skipped time, after a week of nobody."""
+        return {each.job.job_id: each.cause for each in self.on.records if each.state is JobState.PARKED}
+
     async def jobs(self) -> Counter[str]:
         """How many of each type there are."""
         found: Counter[str] = Counter()
@@ -146,10 +150,10 @@ class BroadcastStage:
         keys = [effect_of(new, each) for each in people]
         return Counter(each.status.value for each in (await self.on.effects.find_many(SEND, keys)).values())
 
-    async def job_until(self, new: Broadcast, state: JobState) -> Job:
+    async def job_until(self, job_id: uuid.UUID, state: JobState) -> Job:
         async with asyncio.timeout(30):
             while True:
-                job = await self.on.jobs.get("acme", new.broadcast_id)
+                job = await self.on.jobs.get("acme", job_id)
                 if job is not None and job.state is state:
                     return job
                 await asyncio.sleep(0.02)

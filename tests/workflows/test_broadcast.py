@@ -27,7 +27,7 @@ from store.people import Preference
 from store.recipients import Recipient
 from store.suppressions import Reason
 from tests.workflows.broadcast_stage import BroadcastStage, broadcast_stage, effect_of
-from tests.workflows.notification_stage import SENT, until_parked
+from tests.workflows.notification_stage import SENT
 from workflows.broadcast import AT_ONCE, BroadcastWorkflow
 from workflows.notification import NotificationWorkflow
 
@@ -77,7 +77,9 @@ async def test_paused_nothing_more_begins_and_resumed_it_goes_on_where_it_was(st
     assert await stage.counts(new) == {"sent": held}
     progress = await handle.query(BroadcastWorkflow.progress)
     assert (progress.done, progress.counts, progress.paused) == (held, {"sent": held}, "wrong text?")
-    assert (await stage.job_until(new, JobState.RUNNING)).cause is None  # nothing is wrong: no dead letter
+    job = await stage.on.jobs.get("acme", new.broadcast_id)
+    assert job is not None
+    assert (job.state is JobState.PARKED, job.cause) == (False, None)  # it waits for nobody's repair
     await asyncio.sleep(0.3)
     assert len(stage.fcm.sent) == held
     await handle.execute_update(BroadcastWorkflow.resume)
@@ -119,7 +121,7 @@ async def test_cancelled_in_mid_chunk_it_ends_what_it_began_and_counts_it(
     with pytest.raises(WorkflowFailureError) as failed:
         await handle.result()
     assert isinstance(failed.value.cause, CancelledError)
-    await stage.job_until(new, JobState.CANCELLED)
+    await stage.job_until(new.broadcast_id, JobState.CANCELLED)
     sent = len(stage.fcm.sent)
     assert sent == 2 * IN_FLIGHT
     assert await stage.counts(new) == {"sent": sent}
@@ -145,7 +147,7 @@ async def test_all_bad_pauses_with_the_cause_and_makes_no_jobs(stage: BroadcastS
     new = await stage.store(await stage.phones(2_100))
     stage.fcm.script = [BAD]
     handle = await stage.start(new)
-    job = await stage.job_until(new, JobState.PARKED)
+    job = await stage.job_until(new.broadcast_id, JobState.PARKED)
     assert job.cause == CAUSE
     assert job.error == f"Paused, because refused: {CAUSE}. The update `resume` goes on, and tries them again."
     assert await stage.paused(new) == f"refused: {CAUSE}"
@@ -161,7 +163,7 @@ async def test_all_bad_pauses_with_the_cause_and_makes_no_jobs(stage: BroadcastS
     result = await handle.result()
     assert (result.counts, result.failures) == ({"sent": 2_100}, {})
     assert Counter(stage.fcm.addresses[refused:]) == phones(2_100)
-    done = await stage.job_until(new, JobState.DONE)
+    done = await stage.job_until(new.broadcast_id, JobState.DONE)
     assert (done.cause, done.error) == (None, None)
     assert await stage.paused(new) is None
     assert await stage.jobs() == {"broadcast": 1}
@@ -176,10 +178,9 @@ async def test_a_few_refused_become_jobs_of_their_own(stage: BroadcastStage) -> 
     result = await (await stage.start(new)).result()
     assert result.counts == {"sent": 1_188, "handed_over": 12} == await stage.counts(new)
     assert result.failures == {CAUSE: 12}
-    await stage.job_until(new, JobState.DONE)
-    for each in refused:
-        parked = await until_parked(_job_of(stage, f"{job_id_of(new, each)}"))
-        assert [step.cause for step in parked] == ["send:INVALID_ARGUMENT"]
+    await stage.job_until(new.broadcast_id, JobState.DONE)
+    expected = {job_id_of(new, each): "send:INVALID_ARGUMENT" for each in refused}
+    await stage.until(lambda: stage.parked() == expected)
     assert await stage.jobs() == {"broadcast": 1, "notification": 12}
     # Those are refused once by the broadcast and once by the job.
     twice = Counter(f"phone-{each.line}" for each in refused)
@@ -193,7 +194,7 @@ async def test_above_two_percent_it_pauses_and_hands_nothing_over(stage: Broadca
     for each in refused:
         stage.fcm.by_address[f"phone-{each.line}"] = [BAD]
     handle = await stage.start(new)
-    job = await stage.job_until(new, JobState.PARKED)
+    job = await stage.job_until(new.broadcast_id, JobState.PARKED)
     assert job.cause == CAUSE
     assert f"15 of 500 recipients refused: {CAUSE}" in (job.error or "")
     assert await stage.counts(new) == {"sent": 970}
@@ -204,6 +205,24 @@ async def test_above_two_percent_it_pauses_and_hands_nothing_over(stage: Broadca
     assert (result.counts, result.failures) == ({"sent": 1_000}, {})
     assert Counter(stage.fcm.addresses[1_000:]) == Counter(f"phone-{each.line}" for each in refused)
     assert await stage.jobs() == {"broadcast": 1}
+
+
+async def test_what_was_refused_before_a_pause_does_not_pause_again(stage: BroadcastStage) -> None:
+    people = await stage.phones(1_000)
+    new = await stage.store(people)
+    few, many = people[9:500:50], people[519:1_000:20][:20]
+    for each in few + many:
+        stage.fcm.by_address[f"phone-{each.line}"] = [BAD]
+    handle = await stage.start(new)
+    await stage.job_until(new.broadcast_id, JobState.PARKED)
+    assert await stage.counts(new) == {"sent": 970, "handed_over": 10}
+    for each in many[:5]:
+        del stage.fcm.by_address[f"phone-{each.line}"]
+    await handle.execute_update(BroadcastWorkflow.resume)
+    result = await handle.result()
+    assert result.counts == {"sent": 975, "handed_over": 25} == await stage.counts(new)
+    assert result.failures == {CAUSE: 15}
+    assert await stage.jobs() == {"broadcast": 1, "notification": 25}
 
 
 async def test_what_is_refused_for_a_moment_is_sent_in_the_same_chunk(stage: BroadcastStage) -> None:
@@ -253,7 +272,8 @@ async def test_who_is_not_reached_is_counted_for_what_it_is(stage: BroadcastStag
     expected = {"sent": 1, "muted": 1, "undeliverable": 1, "suppressed": 1, "handed_over": 2}
     assert result.counts == expected == await stage.counts(new)
     assert result.failures == {}
-    mailed = await _job_of(stage, f"{job_id_of(new, people[4])}").result()
+    fallback = f"notification:acme:{job_id_of(new, people[4])}"
+    mailed = await stage.on.client.get_workflow_handle_for(NotificationWorkflow.run, fallback).result()
     assert mailed.outcome == "sent"
     assert stage.on.channels[ChannelName.EMAIL].addresses == ["dead@example.com"]
     assert stage.fcm.addresses[:2] in (["phone-a", "phone-d"], ["phone-d", "phone-a"])
@@ -267,16 +287,22 @@ async def test_after_its_expiry_nothing_is_sent_and_all_is_counted(stage: Broadc
     assert stage.fcm.sent == []
 
 
-async def test_a_vendor_that_stays_away_is_waited_for_until_the_expiry(stage: BroadcastStage) -> None:
-    people = await stage.phones(600)
-    new = await stage.store(people, lives=timedelta(minutes=5))
-    for each in people[300:]:
+async def test_a_vendor_that_stays_away_is_waited_for_until_the_expiry(
+    stage: BroadcastStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.bulk_delivery.BETWEEN_ROUNDS", timedelta(milliseconds=20))
+    people = await stage.phones(100)
+    new = await stage.store(people, lives=timedelta(seconds=40))
+    for each in people[50:]:
         stage.fcm.by_address[f"phone-{each.line}"] = [AWAY]
     result = await (await stage.start(new)).result()
-    assert result.counts == await stage.counts(new)
-    assert result.counts["sent"] == 300
-    assert result.counts["expired"] + result.counts.get("handed_over", 0) == 300
-    assert all(at < new.expires_at for at, _, _ in stage.fcm.sent)
+    assert result.counts == {"sent": 50, "expired": 50} == await stage.counts(new)
+    tries = Counter(stage.fcm.addresses)
+    assert [tries[f"phone-{each.line}"] for each in people[:50]] == [1] * 50
+    last = max(at for at, _, _ in stage.fcm.sent)
+    assert last - new.created_at >= timedelta(seconds=1 + 2 + 4 + 8 + 16)
+    assert last < new.expires_at
+    assert await stage.jobs() == {"broadcast": 1}
 
 
 async def test_a_long_one_continues_as_new_between_chunks(
@@ -295,7 +321,7 @@ async def test_a_long_one_continues_as_new_between_chunks(
     assert first.status.name == "CONTINUED_AS_NEW"
     assert result.counts == {"sent": 2_999, "handed_over": 1} == await stage.counts(new)
     assert result.failures == {CAUSE: 1}
-    assert await until_parked(_job_of(stage, f"{job_id_of(new, people[699])}"))
+    await stage.until(lambda: stage.parked() == {job_id_of(new, people[699]): "send:INVALID_ARGUMENT"})
     assert Counter(stage.fcm.addresses) == phones(3_000) + Counter(["phone-700"])
 
 
@@ -306,10 +332,6 @@ async def test_a_run_goes_on_where_the_one_before_stood(stage: BroadcastStage) -
     assert (result.counts, result.failures) == ({"sent": 1_300}, {CAUSE: 3})
     lines = [*range(11, 21), *range(501, 601), *range(1_001, 1_301)]
     assert Counter(stage.fcm.addresses) == Counter(f"phone-{line}" for line in lines)
-
-
-def _job_of(stage: BroadcastStage, job_id: str):  # type: ignore[no-untyped-def]
-    return stage.on.client.get_workflow_handle_for(NotificationWorkflow.run, f"notification:acme:{job_id}")
 
 
 def _hold(stage: BroadcastStage) -> asyncio.Event:
