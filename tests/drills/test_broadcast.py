@@ -23,7 +23,7 @@ RECIPIENTS = int(os.environ.get("HOLDFAST_DRILL_RECIPIENTS", "2000"))  # `make d
 KILLS = int(os.environ.get("HOLDFAST_DRILL_KILLS", "1"))  # and 3
 KILL_AT = (0.1, 0.35, 0.6)[:KILLS]  # of the recipients; a lost worker's claims are leased for 30 s
 SHARE_OF_FAULTS = 0.05
-PATIENCE = 400.0
+PATIENCE = 900.0  # an UNAVAILABLE may name a time, and then all wait
 
 
 def kill_bulk_worker(up: Running) -> None:
