@@ -37,9 +37,9 @@ from store.suppressions import Reason, Suppressions, TooManyDrops
 
 log = structlog.get_logger(__name__)
 
-IN_FLIGHT = 64  # of one chunk
+IN_FLIGHT = 32  # of one chunk
 AT_ONCE = 96  # of one process; its connections to a vendor are 100
-CLAIM_BATCH = 32
+CLAIM_BATCH = 16
 ROUNDS = 2  # how often what was refused for a moment, or whose reply was lost, is sent before it becomes a job
 BETWEEN_ROUNDS = timedelta(seconds=1)
 LOOK_AGAIN_SECONDS = 1.0  # how late a pause by another process is noticed

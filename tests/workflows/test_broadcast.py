@@ -114,7 +114,7 @@ async def test_cancelled_in_mid_chunk_it_ends_what_it_began_and_counts_it(
     monkeypatch.setattr(_Run, "_land", landed)
     handle = await stage.start(new)
     # As many of each of both chunks as are begun side by side, of which as many as the process sends at once.
-    await stage.until(lambda: len(stage.fcm.sent) == PROCESS)
+    await stage.until(lambda: len(stage.fcm.sent) == min(PROCESS, 2 * IN_FLIGHT))
     await handle.cancel()
     await stage.until(lambda: landing["chunks"] == 2)
     go.set()
