@@ -22,6 +22,7 @@ from store.recipients import Recipient
 from store.suppressions import Suppression, Suppressions
 
 JOBS = uuid.UUID("0d6fd0d2-5a1e-5c57-8f0a-6f6a0f3c2b90")  # namespace of the ids of recipients' jobs
+LINE_BITS = 32
 
 
 @dataclass(slots=True)
@@ -176,8 +177,13 @@ class ChunkPlanner:
 
 
 def job_id_of(mine: Broadcast, recipient: Recipient) -> uuid.UUID:
-    """The id of the job that the recipient's message becomes if it is handed over; devices replace by it."""
-    return uuid.uuid5(JOBS, f"{mine.broadcast_id}:{recipient.who}")
+    """The id of the job that the recipient's message becomes if it is handed over; devices replace by it.
+
+    Those of one broadcast differ in their last four bytes, which are the line: what a chunk writes lies side by side in
+    every index.
+    """
+    first = uuid.uuid5(JOBS, str(mine.broadcast_id)).int >> LINE_BITS << LINE_BITS
+    return uuid.UUID(int=first + recipient.line)
 
 
 def notification_of(mine: Broadcast, recipient: Recipient, target: StoredTarget | None) -> Notification:

@@ -131,8 +131,7 @@ class BulkDelivery:
             DatabaseUnavailable: the store does not answer.
         """
         # What an earlier execution did is read first, or one that is cut short each time would never come further.
-        keys = [each.key for each in parcels]
-        for key, claim in (await self.effects.find_many(self.step, keys)).items():
+        for key, claim in (await self._begun(parcels)).items():
             ended = _outcome(claim)
             if ended is not None:
                 tally.outcomes[key] = ended
@@ -140,8 +139,16 @@ class BulkDelivery:
 
     async def known(self, parcels: Sequence[Parcel]) -> dict[EffectKey, TargetOutcome]:
         """What came of those that were begun; MAYBE_SENT where that is open."""
-        found = await self.effects.find_many(self.step, [each.key for each in parcels])
+        found = await self._begun(parcels)
         return {key: _outcome(claim) or TargetOutcome.MAYBE_SENT for key, claim in found.items()}
+
+    async def _begun(self, parcels: Sequence[Parcel]) -> dict[EffectKey, Claim]:
+        if not parcels:
+            return {}
+        keys = {each.key for each in parcels}  # of one chunk, whose lines lie side by side in the ledger
+        ids = [each.first_run_id for each in keys]
+        found = await self.effects.find_between(self.step, min(ids), max(ids))
+        return {key: claim for key, claim in found.items() if key in keys}
 
 
 class _Run:

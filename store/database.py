@@ -3,14 +3,15 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
@@ -25,6 +26,8 @@ SQLITE_OUT_OF_REACH = frozenset(
     {5, 6, 8, 10, 13, 14}
 )  # busy, locked, read-only, I/O, full: https://sqlite.org/rescode.html
 SQLSTATE_OUT_OF_REACH = ("08", "53", "57P")  # https://www.postgresql.org/docs/current/errcodes-appendix.html
+
+T = TypeVar("T")
 
 
 class DatabaseUnavailable(Exception):
@@ -42,6 +45,7 @@ class Database:
         self.main = main
         self.ledger = ledger
         self._locks = {id(main): asyncio.Lock(), id(ledger): asyncio.Lock()}
+        self._ledger_file = _LedgerFile(ledger.url) if ledger is not main and ledger.dialect.name == "sqlite" else None
 
     @classmethod
     def open(cls, url: str, ledger_url: str | None = None) -> "Database":
@@ -96,9 +100,20 @@ class Database:
         async with _transaction(engine or self.main, writes=False) as connection:
             yield connection
 
-    def ledger_write(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """`write` on the effects."""
-        return self.write(self.ledger)
+    async def ledger_write(self, work: Callable[[Connection], T]) -> T:
+        """One write transaction on the effects: committed when `work` returns, rolled back if it raises.
+
+        In SQLite all of it is one hop to a thread. With a hop for each statement the file would be locked for as long
+        as the event loop has other things to do, and another process would poll for it.
+
+        Raises:
+            DatabaseUnavailable, NeedsMigration: as `write`.
+        """
+        if self._ledger_file is None:
+            async with self.write(self.ledger) as connection:
+                return await connection.run_sync(work)
+        async with self._locks[id(self.ledger)]:
+            return await self._ledger_file.write(work)
 
     def ledger_read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """`read` on the effects."""
@@ -123,24 +138,61 @@ class Database:
         await self.main.dispose()
         if self.ledger is not self.main:
             await self.ledger.dispose()
+        if self._ledger_file is not None:
+            await self._ledger_file.close()
+
+
+class _LedgerFile:
+    """A SQLite file and the one thread that writes to it."""
+
+    def __init__(self, url: URL) -> None:
+        self._engine = create_engine(url.set(drivername="sqlite+pysqlite"), hide_parameters=True)
+        _tune(self._engine, "FULL", pause=time.sleep)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work)
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        with _explained(self._engine.url) as begun, self._engine.connect() as connection:
+            connection.execution_options(**{WRITES: True})
+            with connection.begin():
+                begun()
+                return work(connection)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown(wait=False)
 
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine, *, writes: bool) -> AsyncIterator[AsyncConnection]:
-    began = False
-    try:
+    with _explained(engine.url) as begun:
         async with engine.connect() as connection:
             await connection.execution_options(**{WRITES: writes})
             async with connection.begin():
-                began = True
+                begun()
                 yield connection
+
+
+@contextmanager
+def _explained(url: URL) -> Iterator[Callable[[], None]]:
+    """Errors of the store as those of this module; what is given is called once the transaction has begun."""
+    began = False
+
+    def begun() -> None:
+        nonlocal began
+        began = True
+
+    try:
+        yield begun
     except (SQLAlchemyError, OSError) as error:
         if began and _lacks_table(error):
             msg = f"the store lacks a table or column: run `holdfast bootstrap` ({error})"
             raise NeedsMigration(msg) from error
         if began and not _out_of_reach(error):
             raise  # the block's own
-        msg = f"the store at {engine.url.render_as_string(hide_password=True)} does not answer: {error}"
+        msg = f"the store at {url.render_as_string(hide_password=True)} does not answer: {error}"
         raise DatabaseUnavailable(msg) from error
 
 
@@ -181,22 +233,26 @@ def _engine(url: str, *, synchronous: str) -> AsyncEngine:
     engine = create_async_engine(
         parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True, pool_size=5, max_overflow=10
     )
-    event.listen(engine.sync_engine, "connect", partial(_set_pragmas, synchronous=synchronous))
-    event.listen(engine.sync_engine, "begin", _begin)
+    _tune(engine.sync_engine, synchronous, pause=lambda seconds: await_only(asyncio.sleep(seconds)))
     return engine
 
 
-def _set_pragmas(connection: Any, _record: object, *, synchronous: str) -> None:
+def _tune(engine: Engine, synchronous: str, *, pause: Callable[[float], None]) -> None:
+    event.listen(engine, "connect", partial(_set_pragmas, synchronous=synchronous, pause=pause))
+    event.listen(engine, "begin", _begin)
+
+
+def _set_pragmas(connection: Any, _record: object, *, synchronous: str, pause: Callable[[float], None]) -> None:
     connection.isolation_level = None  # the driver must not begin by itself: _begin does
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    _switch_to_wal(cursor)
+    _switch_to_wal(cursor, pause)
     cursor.execute(f"PRAGMA synchronous = {synchronous}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
-def _switch_to_wal(cursor: Any) -> None:
+def _switch_to_wal(cursor: Any, pause: Callable[[float], None]) -> None:
     # A first switch of a file refuses at once when another connection is there; it does not wait for the busy timeout.
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
@@ -207,7 +263,7 @@ def _switch_to_wal(cursor: Any) -> None:
                 raise
         else:
             return
-        await_only(asyncio.sleep(0.01))
+        pause(0.01)
 
 
 def _begin(connection: Any) -> None:

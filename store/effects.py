@@ -4,20 +4,39 @@ A claimed, unsettled row found later means that a process died in between: maybe
 an owner, and who takes it over takes it from that owner, so that of two one does.
 """
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
-from sqlalchemy import ColumnElement, Row, and_, delete, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Insert,
+    Row,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    literal,
+    select,
+    true,
+    tuple_,
+    update,
+)
 
 from runtime.clock import Clock, from_micros, micros
 from store.database import MAX_ROWS_PER_WRITE, Database
-from store.dialect import upsert
+from store.dialect import JsonRows, upsert
 from store.tables import effects
 
 KEEP = timedelta(days=30)
@@ -86,64 +105,14 @@ class Effects:
         At most MAX_ROWS_PER_WRITE together, no `wanted` one twice; one claim for each of these.
         """
         assert len(ended) + len(wanted) <= MAX_ROWS_PER_WRITE
-        async with self._database.ledger_write() as connection:
+        now = micros(self._clock.now())
+
+        def work(connection: Connection) -> list[Claim]:
             if ended:
-                await self._settle(connection, step, ended)
-            return await self._claim(connection, step, wanted) if wanted else []
+                _settle(connection, step, ended, now)
+            return _claim_all(connection, step, wanted, now) if wanted else []
 
-    async def _settle(self, connection: AsyncConnection, step: str, ended: Mapping[EffectKey, JsonValue]) -> None:
-        now = micros(self._clock.now())
-        rows = [
-            {
-                "first_run_id": key.first_run_id,
-                "step": step,
-                "target": key.target,
-                "state": "settled",
-                "outcome": outcome,
-                "claimed_at": now,
-                "settled_at": now,
-            }
-            for key, outcome in sorted(ended.items(), key=lambda each: each[0])
-        ]
-        row = upsert(connection.dialect)(effects)
-        await connection.execute(
-            row.on_conflict_do_update(
-                index_elements=["first_run_id", "step", "target"],
-                set_={name: row.excluded[name] for name in ("state", "outcome", "settled_at")},
-                where=effects.c.state != "settled",
-            ),
-            rows,
-        )
-
-    async def _claim(self, connection: AsyncConnection, step: str, wanted: Sequence[EffectKey]) -> list[Claim]:
-        now = micros(self._clock.now())
-        owner = uuid.uuid4().hex
-        rows = [
-            {
-                "first_run_id": key.first_run_id,
-                "step": step,
-                "target": key.target,
-                "state": "claimed",
-                "claimed_at": now,
-                "owner": owner,
-                "taken_at": now,
-            }
-            for key in sorted(wanted)  # one order for all, or two batches could deadlock
-        ]
-        row = upsert(connection.dialect)(effects).on_conflict_do_nothing()
-        made = await connection.execute(row.returning(effects.c.first_run_id, effects.c.target), rows)
-        new = {EffectKey(*each) for each in made}
-        known: dict[EffectKey, Claim] = {}
-        if len(new) < len(wanted):
-            pair = tuple_(effects.c.first_run_id, effects.c.target)
-            query = select(effects).where(effects.c.step == step, pair.in_([key for key in wanted if key not in new]))
-            for found in await connection.execute(query):
-                known[EffectKey(found.first_run_id, found.target)] = _claim(found)
-        at = from_micros(now)
-        return [
-            Claim(key.target, ClaimStatus.NEW, claimed_at=at, taken_at=at, owner=owner) if key in new else known[key]
-            for key in wanted
-        ]
+        return await self._database.ledger_write(work)
 
     async def find(self, first_run_id: str, step: str, target: str) -> Claim | None:
         """The claim on one effect, without claiming it."""
@@ -152,18 +121,12 @@ class Effects:
             row = (await connection.execute(query)).first()
         return _claim(row) if row else None
 
-    async def find_many(self, step: str, keys: Sequence[EffectKey]) -> dict[EffectKey, Claim]:
-        """The claims there are on effects of a step, without claiming any."""
-        found: dict[EffectKey, Claim] = {}
-        pair = tuple_(effects.c.first_run_id, effects.c.target)
+    async def find_between(self, step: str, first: str, last: str) -> dict[EffectKey, Claim]:
+        """The claims there are on effects of a step by runs with ids from `first` to `last`, without claiming any."""
+        query = select(effects).where(effects.c.first_run_id.between(first, last), effects.c.step == step)
         async with self._database.ledger_read() as connection:
-            for start in range(0, len(keys), MAX_ROWS_PER_WRITE):
-                query = select(effects).where(
-                    effects.c.step == step, pair.in_(keys[start : start + MAX_ROWS_PER_WRITE])
-                )
-                for row in await connection.execute(query):
-                    found[EffectKey(row.first_run_id, row.target)] = _claim(row)
-        return found
+            rows = await connection.execute(query)
+            return {EffectKey(row.first_run_id, row.target): _claim(row) for row in rows}
 
     async def of_run(self, first_run_id: str, step: str) -> list[Claim]:
         """All claims of one step of a run."""
@@ -175,30 +138,91 @@ class Effects:
         """Own an unsettled claim in the place of the owner it was found with; None if somebody else was faster."""
         owner = uuid.uuid4().hex
         before = effects.c.owner == found.owner if found.owner else effects.c.owner.is_(None)
-        async with self._database.ledger_write() as connection:
-            done = await connection.execute(
-                update(effects)
-                .where(_one(first_run_id, step, found.target), effects.c.state == "claimed", before)
-                .values(owner=owner, taken_at=micros(self._clock.now()))
-            )
-        return owner if done.rowcount else None
+        statement = (
+            update(effects)
+            .where(_one(first_run_id, step, found.target), effects.c.state == "claimed", before)
+            .values(owner=owner, taken_at=micros(self._clock.now()))
+        )
+        taken = await self._database.ledger_write(lambda connection: connection.execute(statement).rowcount)
+        return owner if taken else None
 
     async def release(self, first_run_id: str, step: str, target: str, *, owner: str) -> None:
         """Take a claim back: it is certain that nothing was done. A settled effect and another's claim stay."""
-        async with self._database.ledger_write() as connection:
-            await connection.execute(
-                delete(effects).where(
-                    _one(first_run_id, step, target), effects.c.state == "claimed", effects.c.owner == owner
-                )
-            )
+        statement = delete(effects).where(
+            _one(first_run_id, step, target), effects.c.state == "claimed", effects.c.owner == owner
+        )
+        await self._database.ledger_write(lambda connection: connection.execute(statement))
 
     async def purge(self, older_than: timedelta = KEEP, limit: int = MAX_ROWS_PER_WRITE) -> int:
         """Delete at most `limit` that were claimed `older_than` ago or earlier; how many."""
         keys = (effects.c.first_run_id, effects.c.step, effects.c.target)
         old = select(*keys).where(effects.c.claimed_at <= micros(self._clock.now() - older_than)).limit(limit)
-        async with self._database.ledger_write() as connection:
-            done = await connection.execute(delete(effects).where(tuple_(*keys).in_(old)))
-        return done.rowcount
+        statement = delete(effects).where(tuple_(*keys).in_(old))
+        return await self._database.ledger_write(lambda connection: connection.execute(statement).rowcount)
+
+
+def _settle(connection: Connection, step: str, ended: Mapping[EffectKey, JsonValue], now: int) -> None:
+    rows = [[*key, json.dumps(outcome)] for key, outcome in sorted(ended.items(), key=itemgetter(0))]
+    connection.execute(_settling(connection.dialect), {"rows": json.dumps(rows), "step": step, "now": now})
+
+
+def _claim_all(connection: Connection, step: str, wanted: Sequence[EffectKey], now: int) -> list[Claim]:
+    owner = uuid.uuid4().hex
+    rows = json.dumps(sorted(wanted))  # one order for all, or two batches could deadlock
+    given = {"rows": rows, "step": step, "now": now, "owner": owner}
+    made = connection.execute(_claiming(connection.dialect), given).rowcount
+    known: dict[EffectKey, Claim] = {}
+    if made < len(wanted):
+        pair = tuple_(effects.c.first_run_id, effects.c.target)
+        for found in connection.execute(select(effects).where(effects.c.step == step, pair.in_(wanted))):
+            if found.owner != owner:
+                known[EffectKey(found.first_run_id, found.target)] = _claim(found)
+    at = from_micros(now)
+    return [
+        known.get(key) or Claim(key.target, ClaimStatus.NEW, claimed_at=at, taken_at=at, owner=owner) for key in wanted
+    ]
+
+
+@lru_cache(maxsize=4)
+def _settling(dialect: Dialect) -> Insert:
+    given = JsonRows(dialect, "rows")
+    now = bindparam("now", type_=BigInteger)
+    values: dict[str, ColumnElement[Any]] = {
+        "first_run_id": given.text(0),
+        "step": bindparam("step", type_=Text),
+        "target": given.text(1),
+        "state": literal("settled"),
+        "outcome": given.json(2),
+        "claimed_at": now,
+        "settled_at": now,
+    }
+    row = upsert(dialect)(effects)
+    return row.from_select(list(values), _each(given, values)).on_conflict_do_update(
+        index_elements=["first_run_id", "step", "target"],
+        set_={name: row.excluded[name] for name in ("state", "outcome", "settled_at")},
+        where=effects.c.state != "settled",
+    )
+
+
+@lru_cache(maxsize=4)
+def _claiming(dialect: Dialect) -> Insert:
+    given = JsonRows(dialect, "rows")
+    now = bindparam("now", type_=BigInteger)
+    values: dict[str, ColumnElement[Any]] = {
+        "first_run_id": given.text(0),
+        "step": bindparam("step", type_=Text),
+        "target": given.text(1),
+        "state": literal("claimed"),
+        "claimed_at": now,
+        "owner": bindparam("owner", type_=Text),
+        "taken_at": now,
+    }
+    return upsert(dialect)(effects).from_select(list(values), _each(given, values)).on_conflict_do_nothing()
+
+
+def _each(given: JsonRows, values: Mapping[str, ColumnElement[Any]]) -> Select[Any]:
+    # Without a WHERE, SQLite would read ON CONFLICT as a join's ON: https://sqlite.org/lang_upsert.html#parsing_ambiguity
+    return select(*values.values()).select_from(given.rows).where(true())
 
 
 def _one(first_run_id: str, step: str, target: str) -> ColumnElement[bool]:

@@ -13,10 +13,12 @@ import httpx
 import pytest
 from pydantic import JsonValue
 
+from activities.adapters.channels import direct_http
 from activities.adapters.channels.answers import apns, fcm, slack, smtp, web_push
 from activities.adapters.channels.answers.retry_after import retry_after
 from activities.adapters.channels.answers.smtp import Stage
 from activities.adapters.channels.channel import CancelledBeforeSending, Channel, Outcome, Target, Verdict
+from activities.adapters.channels.direct_http import DirectHttp
 from activities.adapters.channels.email import Email
 from activities.adapters.channels.webhook import Webhook
 from contracts.payloads.notification import ChannelName
@@ -94,6 +96,65 @@ async def test_a_reset_before_the_answer_may_have_been_sent(clients: Clients) ->
     async with server(reset) as port:
         outcome = await clients.channels[WEBHOOK].send(at(port), clients.message(), now=NOW)
     assert (outcome.verdict, outcome.code) == (MAYBE, "reply_lost")
+
+
+async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def abort(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("handle", "scheme", "verdict", "code"),
+    [
+        (answering(b""), "http", MAYBE, "reply_lost"),
+        (answering(b"garbage\r\n\r\n"), "http", MAYBE, "reply_lost"),
+        (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort"), "http", MAYBE, "reply_lost"),
+        (abort, "http", MAYBE, "reply_lost"),
+        (hang, "http", MAYBE, "reply_lost"),
+        (hang, "https", RETRY, "connection"),
+    ],
+)
+async def test_the_direct_client_tells_a_lost_reply_from_no_connection(
+    handle: Handler, scheme: str, verdict: Verdict, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_http, "OVERALL_SECONDS", 1.0)
+    monkeypatch.setattr(direct_http, "CONNECT_SECONDS", 0.5)
+    http = DirectHttp()
+    async with server(handle) as port:
+        url = f"{scheme}://127.0.0.1:{port}/x"
+        got = await http.post(url, scope="vendor", content=b"{}", headers={"a": "b"})
+    assert isinstance(got, Outcome)
+    assert (got.verdict, got.code, got.scope) == (verdict, code, "vendor" if verdict is RETRY else None), got
+    await http.close()
+
+
+async def test_the_direct_client_waits_for_a_connection_and_then_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_http, "OVERALL_SECONDS", 1.5)
+    monkeypatch.setattr(direct_http, "POOL_SECONDS", 0.5)
+    monkeypatch.setattr(direct_http, "CONNECTIONS", 2)
+    http = DirectHttp()
+    async with server(hang) as port:
+        sends = [http.post(f"http://127.0.0.1:{port}/", scope="v", content=b"", headers={}) for _ in range(4)]
+        verdicts = sorted(each.verdict for each in await asyncio.gather(*sends) if isinstance(each, Outcome))
+    assert verdicts == sorted([MAYBE, MAYBE, RETRY, RETRY])
+    await http.close()
+
+
+async def test_the_direct_client_gives_the_answer_as_it_is() -> None:
+    http = DirectHttp()
+    raw = b"HTTP/1.1 302 Found\r\nLocation: /y\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 2\r\n\r\nab"
+    async with server(answering(raw)) as port:
+        got = await http.post(f"http://127.0.0.1:{port}/", scope="v", content=b"1", headers={})
+        bad = await http.post("no url", scope="v", content=b"", headers={})
+        odd = await http.post(f"http://127.0.0.1:{port}/", scope="v", content=b"", headers={"a": "line\nbreak"})
+    await http.close()
+    assert not isinstance(got, Outcome)
+    assert (got.status, got.headers["location"], got.headers["x-a"], got.body) == (302, "/y", "1", b"ab")
+    assert [each.verdict for each in (bad, odd) if isinstance(each, Outcome)] == [FIX, FIX]
 
 
 @pytest.mark.parametrize("channel", list(ChannelName))

@@ -80,11 +80,22 @@ async def test_one_transaction_settles_some_and_claims_others(effects: Effects) 
         (ClaimStatus.SETTLED, {"n": 1}),
         (ClaimStatus.SETTLED, None),
     ]
-    found = await effects.find_many("send", [first, EffectKey("run 1", "b"), EffectKey("run 9", "a")])
+    found = await effects.find_between("send", "run 1", "run 2")
     assert {key: each.status for key, each in found.items()} == {
         first: ClaimStatus.SETTLED,
         EffectKey("run 1", "b"): ClaimStatus.UNSETTLED,
+        second: ClaimStatus.SETTLED,
     }
+    assert await effects.find_between("sent", "run 1", "run 2") == {}
+
+
+@pytest.mark.asyncio
+async def test_outcomes_of_every_json_type_come_back_as_they_were(effects: Effects) -> None:
+    outcomes: list[JsonValue] = [{"ü": [1, None]}, ['a"b'], "text", "7", 7, 1.5, True, None, "[]"]
+    keys = [EffectKey(f"run {number}'", f"t\\{number}\n") for number in range(len(outcomes))]
+    await effects.write("send", dict(zip(keys, outcomes, strict=True)), [])
+    claims = await effects.claim_many("send", keys)
+    assert [(each.status, each.outcome) for each in claims] == [(ClaimStatus.SETTLED, each) for each in outcomes]
 
 
 @pytest.mark.asyncio

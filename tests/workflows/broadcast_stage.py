@@ -147,8 +147,9 @@ class BroadcastStage:
 
     async def ledger(self, new: Broadcast, people: Sequence[Recipient]) -> Counter[str]:
         """How many effects of these recipients are in which state."""
-        keys = [effect_of(new, each) for each in people]
-        return Counter(each.status.value for each in (await self.on.effects.find_many(SEND, keys)).values())
+        keys = {effect_of(new, each) for each in people}
+        found = await self.on.effects.find_between(SEND, "", "~")
+        return Counter(each.status.value for key, each in found.items() if key in keys)
 
     async def job_until(self, job_id: uuid.UUID, state: JobState) -> Job:
         async with asyncio.timeout(30):

@@ -14,7 +14,8 @@ from google.oauth2.service_account import Credentials
 
 from activities.adapters.channels.answers import fcm as answers
 from activities.adapters.channels.channel import AfterLostReply, Message, Outcome, Scope, Target, Verdict
-from activities.adapters.channels.http import Answer, client, exchange
+from activities.adapters.channels.direct_http import DirectHttp
+from activities.adapters.channels.http import Answer
 from activities.adapters.channels.push_payload import fitted, words
 from contracts.payloads.notification import ChannelName
 
@@ -46,7 +47,7 @@ class Fcm:
         self._credentials = Credentials.from_service_account_file(str(credentials_file), scopes=[SCOPE])
         self._url = f"{api_url}/v1/projects/{self._project}/messages:send"
         self._scope = f"fcm:{self._project}"
-        self._http = client()
+        self._http = DirectHttp()
         self._renewing = asyncio.Lock()
         self._renew_at: datetime | None = None
         self._access_token = ""
@@ -73,14 +74,14 @@ class Fcm:
         except Exception as error:  # noqa: BLE001 - google-auth lets through whatever an odd answer makes it raise
             return self._no_token(error)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        return await exchange(self._http, self._url, scope=self._scope, content=body, headers=headers)
+        return await self._http.post(self._url, scope=self._scope, content=body, headers=headers)
 
     async def find(self, target: Target, message: Message, *, since: datetime) -> None:
         """FCM does not tell."""
 
     async def close(self) -> None:
         """Close connections."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def _token(self, now: datetime, *, refused: str | None) -> str:
         """The access token all sends share; one renews it, the others wait."""

@@ -4,7 +4,7 @@ What matters in a failure is whether the request may have gone out.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,7 +44,7 @@ class Answer:
     """Status, headers with names in lower case, and the beginning of the body."""
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
 

@@ -1,8 +1,9 @@
 """What all push channels share: a payload that fits."""
 
-import json
 from collections.abc import Callable
 from typing import Any
+
+from pydantic_core import to_json
 
 from activities.adapters.channels.channel import Content
 
@@ -28,4 +29,4 @@ def fitted(make: Callable[[str], dict[str, Any]], body: str, limit: int) -> byte
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return to_json(value)
