@@ -26,7 +26,7 @@ FROM ${BASE} AS image
 # All that the wheels of onnxruntime and opencv-python-headless load from outside, by ldd. The base has them because
 # apt needs them; named here so that a slimmer base does not lose them silently.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libgcc-s1 libstdc++6 zlib1g \
+    && apt-get install --yes --no-install-recommends ca-certificates libgcc-s1 libstdc++6 zlib1g \
     && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 holdfast \
     && useradd --uid 10001 --gid holdfast --no-create-home --home-dir /var/lib/holdfast \

@@ -6,7 +6,7 @@ Sending a chunk again is safe: the ledger knows what is done. Handing over again
 import asyncio
 import time
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from temporalio import activity
@@ -96,14 +96,16 @@ class BroadcastActivities:
 
         Cancelled, it ends what it has begun, and the store says what became of it.
         """
-        ends = time.monotonic() + LONGEST_SECONDS
+        ends, began = time.monotonic() + LONGEST_SECONDS, activity.info().started_time
         async with heartbeating():
             try:
                 mine = await self._get(order.job)
+                if mine.paused is not None:  # what is sent is not paused: the note is of before, and came late
+                    await self._broadcasts.note_pause(mine.broadcast_id, None)
                 recipients = await self._recipients.between(mine.set_id, order.first_line, order.last_line)
                 chunk = await self._planner.plan(mine, recipients, self._clock.now())
                 if self._clock.now() >= mine.expires_at:
-                    return await self._expire(mine, order, chunk)
+                    return await self._expire(mine, order, chunk, began)
                 tally = Tally()
                 try:
                     await self._delivery.send(
@@ -113,7 +115,7 @@ class BroadcastActivities:
                     )
                 finally:
                     sent = _sent(mine, chunk, tally)
-                    await self._broadcasts.record_chunk(mine.broadcast_id, order.first_line, sent.counts)
+                    await self._broadcasts.record_chunk(mine.broadcast_id, order.first_line, sent.counts, began=began)
             except DatabaseUnavailable as error:
                 log.warning("store.away", reason=str(error))
                 until = self._clock.now() + STORE_AWAY
@@ -128,13 +130,13 @@ class BroadcastActivities:
             return sent.model_copy(update={"wait_until": mine.expires_at, "waiting_for": "its expiry"})
         return sent
 
-    async def _expire(self, mine: Broadcast, order: SendChunk, chunk: Chunk) -> ChunkSent:
+    async def _expire(self, mine: Broadcast, order: SendChunk, chunk: Chunk, began: datetime) -> ChunkSent:
         """Nothing is sent any more; what was sent before stays."""
         known = await self._delivery.known(chunk.parcels)
         counts = chunk.counts + Counter({TargetOutcome.EXPIRED.value: len(chunk.quiet)})
         for keys in chunk.by_line().values():
             counts[best(known.get(key, TargetOutcome.EXPIRED) for key in keys).value] += 1
-        await self._broadcasts.record_chunk(mine.broadcast_id, order.first_line, counts)
+        await self._broadcasts.record_chunk(mine.broadcast_id, order.first_line, counts, began=began)
         return ChunkSent(counts=dict(counts))
 
     @activity.defn(name="broadcast.note")

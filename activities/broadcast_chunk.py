@@ -124,7 +124,7 @@ class ChunkPlanner:
         direct = {each.target_id for each in recipients if each.target_id is not None}
         found = await self._people.targets_among(mine.tenant, persons=named, target_ids=direct)
         wanted = frozenset[ChannelName]().union(*(route.channels for route in mine.routes))
-        targets = [each for each in found if each.target_id in direct or each.channel in wanted]
+        targets = [each for each in found if each.channel in wanted]  # an audience has addresses of any channel
         owners = named | {each.person for each in targets if each.person is not None}
         known = _Known(
             people=await self._people.among(mine.tenant, owners) if owners else {},

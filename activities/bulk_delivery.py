@@ -43,10 +43,11 @@ CLAIM_BATCH = 16
 ROUNDS = 2  # how often what was refused for a moment, or whose reply was lost, is sent before it becomes a job
 BETWEEN_ROUNDS = timedelta(seconds=1)
 LOOK_AGAIN_SECONDS = 1.0  # how late a pause by another process is noticed
-CROWD = 8  # of one batch: that many wait together for a paused scope; fewer become jobs, which wait alone
+CROWD = 8  # of one execution: that many wait together for a paused scope; fewer become jobs, which wait alone
 OUTAGE = 16  # refusals of a scope in a row without a success: it is the vendor and not the messages
 HOPELESS = 32  # refusals of one cause, and most of what was tried: it is ours to mend
 SHORT_WAIT = timedelta(seconds=2)  # of a vendor that names a time; a longer one pauses the scope for all
+FRESH_SECONDS = (LEASE - timedelta(seconds=22)).total_seconds()  # of a claim: its lease covers a request, 20 s at most
 NOT_RENDERED = (TemplateDataError, UnknownTemplate, TemplateBroken)
 
 
@@ -159,6 +160,9 @@ class _Run:
         self._go_on = go_on
         self._tally = tally
         self._again: list[Parcel] = []
+        self._put_back: set[EffectKey] = set()  # as what they are sent over pauses for all
+        self._crowds: dict[str, set[EffectKey]] = {}
+        self._taken_at: dict[EffectKey, float] = {}
         self._tries: Counter[EffectKey] = Counter()
         self._reply_lost: set[EffectKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -185,7 +189,10 @@ class _Run:
                     break
         finally:
             await self._land()
-        self._tally.unfinished = self._tally.unfinished or bool(left)
+        # Who was tried and takes longer than this may last would do so the next time too.
+        tried = [each for each in left if self._tries[each.key] and each.key not in self._put_back]
+        self._tally.later |= {each.line for each in tried}
+        self._tally.unfinished = self._tally.unfinished or len(tried) < len(left)
 
     async def _round(self, parcels: Sequence[Parcel]) -> None:
         for start in range(0, len(parcels), CLAIM_BATCH):
@@ -196,7 +203,11 @@ class _Run:
             batch = await self._admitted(parcels[start : start + CLAIM_BATCH])
             if not batch:
                 continue
+            asked_at = time.monotonic()
             claims = await self._bulk.batches.claim([each.key for each in batch])
+            self._taken_at |= {
+                each.key: asked_at for each, claim in zip(batch, claims, strict=True) if claim.status is ClaimStatus.NEW
+            }
             for parcel, claim in zip(batch, claims, strict=True):
                 task = asyncio.create_task(self._one(parcel, claim))
                 self._tasks.add(task)  # the loop itself forgets it
@@ -238,7 +249,9 @@ class _Run:
             else:
                 held.setdefault(late, []).append(parcel)
         for scope, waiting in held.items():
-            if scope.interval or len(waiting) < min(CROWD, len(batch)):
+            crowd = self._crowds.setdefault(scope.key, set())
+            crowd.update(each.key for each in waiting)
+            if scope.interval or len(crowd) < CROWD:
                 self._tally.later |= {each.line for each in waiting}
                 continue
             slot = self._slots[scope.key]
@@ -272,42 +285,50 @@ class _Run:
             self._tally.outcomes[parcel.key] = known
             return
         channel = self._bulk.channels[parcel.target.channel]
-        owner: str | None = claim.owner
         try:
             message = parcel.message()
         except NOT_RENDERED as error:
             await self._release(parcel, claim)
             self._refuse(parcel, f"template: {type(error).__name__}", str(error))
             return
-        if claim.status is ClaimStatus.UNSETTLED and parcel.key not in self._reply_lost:
-            owner = await self._of_the_dead(channel, parcel, message, claim)
-            if owner is None:
-                return
-        self._tries[parcel.key] += 1
+        theirs = claim.status is ClaimStatus.UNSETTLED and parcel.key not in self._reply_lost
+        if theirs and not await self._of_the_dead(channel, parcel, message, claim):
+            return
+        outcome = None
         try:
             async with self._bulk.at_once:
-                outcome = await channel.send(_target(parcel.target), message, now=self._bulk.clock.now())
+                if time.monotonic() - self._taken_at[parcel.key] < FRESH_SECONDS:
+                    self._tries[parcel.key] += 1
+                    outcome = await channel.send(_target(parcel.target), message, now=self._bulk.clock.now())
         except CancelledBeforeSending:
             await self._release(parcel, claim)
             raise
+        if outcome is None:  # another could take it over while it is sent
+            await self._release(parcel, claim)
+            self._again.append(parcel)
+            return
         await self._judge(channel, parcel, message, outcome, claim)
 
-    async def _of_the_dead(self, channel: Channel, parcel: Parcel, message: Message, claim: Claim) -> str | None:
-        """The new owner of what a lost worker began, or None where it is not to be sent now."""
+    async def _of_the_dead(self, channel: Channel, parcel: Parcel, message: Message, claim: Claim) -> bool:
+        """Whether what another execution began, and did not end, is this one's to send now."""
         assert claim.taken_at is not None
         assert claim.claimed_at is not None
         leased_until = claim.taken_at + LEASE
         if self._bulk.clock.now() < leased_until:
             self._tally.must_wait(leased_until, "the outcome of sends that a lost worker began", everybody=False)
-            return None
+            return False
+        if claim.taken_at > claim.claimed_at:  # begun twice, and never ended: its job tries on
+            self._tally.later.add(parcel.line)
+            return False
         self._reply_lost.add(parcel.key)
         if not await self._may_repeat(channel, parcel, message, claim.claimed_at):
-            return None
-        owner = await self._bulk.effects.take_over(parcel.key.first_run_id, self._bulk.step, claim)
-        if owner is None:
+            return False
+        self._taken_at[parcel.key] = time.monotonic()
+        if await self._bulk.effects.take_over(parcel.key.first_run_id, self._bulk.step, claim) is None:
             until = self._bulk.clock.now() + LEASE
             self._tally.must_wait(until, "another worker, which sends it now", everybody=False)
-        return owner
+            return False
+        return True
 
     async def _may_repeat(self, channel: Channel, parcel: Parcel, message: Message, since: datetime) -> bool:
         if channel.after_lost_reply is AfterLostReply.RESEND:
@@ -381,6 +402,7 @@ class _Run:
             detail = f"{parcel.target.channel.value}: {outcome.code}"
             await self._bulk.budgets.pause(outcome.scope, why, asked=asked if limited else None, detail=detail)
             self._looked_at = float("-inf")
+            self._put_back.add(parcel.key)
             self._again.append(parcel)
         else:
             self._once_more(parcel)

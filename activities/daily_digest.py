@@ -1,11 +1,12 @@
 """The daily digest job's steps.
 
-Collecting again is safe: the set of recipients and the broadcast have one id per tenant and day, a half-written set is
-gone on with, and the day, the broadcast and its job are stored in one transaction.
+Collecting again is safe: the broadcast has one id per tenant and day, a half-written set of recipients is gone on with
+unless the day now ends at another time, and the day, the broadcast and its job are stored in one transaction.
 """
 
 import asyncio
-from datetime import time, timedelta
+import uuid
+from datetime import UTC, time, timedelta
 
 import structlog
 from pydantic import JsonValue
@@ -122,7 +123,7 @@ class DailyDigestActivities:
 
     async def _write_set(self, order: CollectDigest) -> bool:
         """False if a deploy interrupted it. Where it stands is read anew each time: another attempt may be at it."""
-        due, set_id = order.due, str(order.broadcast_id)
+        due, set_id = order.due, set_id_of(order)
         covered = await self._digests.covered(due.tenant)
         window = Window(max(covered, due.until - LONGEST) if covered else due.until - LONGEST, due.until)
         while not activity.is_worker_shutdown():
@@ -146,7 +147,7 @@ class DailyDigestActivities:
 
     async def _finish(self, order: CollectDigest) -> int:
         """Mark the day, with its broadcast if anybody hears something; how many do."""
-        due, set_id = order.due, str(order.broadcast_id)
+        due, set_id = order.due, set_id_of(order)
         template = self._templates.get(TEMPLATE)
         async with self._database.write() as connection:
             people = await self._digests.size(connection, set_id)
@@ -184,6 +185,11 @@ class DailyDigestActivities:
         """The broadcast's row says that it runs."""
         await self._jobs.started(order.broadcast.job_id, order.first_run_id)
         return StartNoted()
+
+
+def set_id_of(order: CollectDigest) -> str:
+    """Another for another `until`: a set that was begun for one must not be gone on with for the other."""
+    return str(uuid.uuid5(order.broadcast_id, order.due.until.astimezone(UTC).isoformat()))
 
 
 def _data(heard: Heard, due: DueTenant) -> dict[str, JsonValue]:

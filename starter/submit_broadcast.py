@@ -117,10 +117,10 @@ async def submit_to_audience(
         submitted = await _repeated(services, connection, asked)
         if submitted is None:
             await audience_lock(connection, tenant, body.audience)
-            audience = await services.recipients.audience(tenant, body.audience)
+            audience = await services.recipients.audience(tenant, body.audience, connection)
             if audience is None:
                 raise _no_audience(body.audience)
-            report = await _report(services, tenant, audience.set_id)
+            report = await _report(services, connection, tenant, audience.set_id)
             new = replace(new, set_id=audience.set_id, total=audience.total)
             submitted = await _store(services, connection, new, asked, report, None)
     return await _started(services, submitted)
@@ -179,12 +179,12 @@ async def _repeated(services: Services, connection: AsyncConnection, asked: _Ask
     job = await services.jobs.get(asked.tenant, submission.job_id, connection)
     if job is None:
         return None
-    report = await _report(services, asked.tenant, submission.resource_id or "")
+    report = await _report(services, connection, asked.tenant, submission.resource_id or "")
     return SubmittedBroadcast(job, report, deduplicated=True)
 
 
-async def _report(services: Services, tenant: str, set_id: str) -> Report:
-    found = await services.recipients.get(tenant, set_id)
+async def _report(services: Services, connection: AsyncConnection, tenant: str, set_id: str) -> Report:
+    found = await services.recipients.get(tenant, set_id, connection)
     return Report.model_validate(found.report if found else {})
 
 

@@ -12,9 +12,9 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.payloads.notification import Route
+from contracts.payloads.notification import Route, TargetOutcome
 from runtime.clock import Clock, from_micros, micros
-from store.database import Database
+from store.database import Database, advisory_lock
 from store.dialect import upsert
 from store.tables import broadcast_chunks, broadcasts, jobs
 
@@ -43,7 +43,7 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Recipients so far by outcome (see contracts/payloads/broadcast.py). `since` counts those of the last `window`."""
+    """Recipients so far by outcome (see contracts/payloads/broadcast.py). `since` counts those of lately."""
 
     counts: Counter[str]
     since: int
@@ -92,17 +92,23 @@ class Broadcasts:
             row = (await connection.execute(query)).mappings().first()
         return _broadcast(row) if row else None
 
-    async def record_chunk(self, broadcast_id: UUID, first_line: int, counts: Mapping[str, int]) -> None:
-        """Note what became of a chunk; one that is sent again replaces what it said before."""
-        mine = {"broadcast_id": str(broadcast_id), "first_line": first_line, "at": micros(self._clock.now())}
+    async def record_chunk(
+        self, broadcast_id: UUID, first_line: int, counts: Mapping[str, int], *, began: datetime
+    ) -> None:
+        """Note what an execution that `began` then made of a chunk.
+
+        It replaces what earlier executions said, and says nothing once a later one did: it was given up by then.
+        """
+        mine = {"broadcast_id": str(broadcast_id), "first_line": first_line, "at": micros(began)}
+        before = [broadcast_chunks.c[name] == mine[name] for name in ("broadcast_id", "first_line")]
+        # Nothing is counted as none sent, so that an execution of before finds who came after it.
+        counted = counts or {TargetOutcome.SENT.value: 0}
+        rows = [mine | {"outcome": outcome, "recipients": count} for outcome, count in counted.items()]
         async with self._database.write() as connection:
-            await connection.execute(
-                delete(broadcast_chunks).where(
-                    broadcast_chunks.c.broadcast_id == str(broadcast_id), broadcast_chunks.c.first_line == first_line
-                )
-            )
-            if counts:
-                rows = [mine | {"outcome": outcome, "recipients": count} for outcome, count in counts.items()]
+            await advisory_lock(connection, f"holdfast:chunk:{broadcast_id}:{first_line}")
+            latest = (await connection.execute(select(func.max(broadcast_chunks.c.at)).where(*before))).scalar()
+            if latest is None or latest <= micros(began):
+                await connection.execute(delete(broadcast_chunks).where(*before))
                 await connection.execute(insert(broadcast_chunks), rows)
 
     async def record_outcome(self, broadcast_id: UUID, first_line: int, outcome: str, count: int) -> None:
@@ -114,7 +120,7 @@ class Broadcasts:
             await connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=values))
 
     async def reached(self, broadcast_id: UUID, *, since: datetime) -> Reached:
-        """Recipients over all chunks so far; those of chunks that ended at or after `since` also for themselves."""
+        """Recipients over all chunks so far; those of chunks that began at or after `since` also for themselves."""
         number, at = broadcast_chunks.c.recipients, broadcast_chunks.c.at
         query = (
             select(
@@ -124,6 +130,7 @@ class Broadcasts:
             )
             .where(broadcast_chunks.c.broadcast_id == str(broadcast_id))
             .group_by(broadcast_chunks.c.outcome)
+            .having(func.sum(number) > 0)
         )
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()

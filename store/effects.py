@@ -7,6 +7,7 @@ an owner, and who takes it over takes it from that owner, so that of two one doe
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -40,6 +41,7 @@ from store.dialect import JsonRows, upsert
 from store.tables import effects
 
 KEEP = timedelta(days=30)
+CLAIM_TRIES = 3
 
 
 class ClaimStatus(StrEnum):
@@ -48,6 +50,14 @@ class ClaimStatus(StrEnum):
     NEW = "new"
     SETTLED = "settled"
     UNSETTLED = "unsettled"
+
+
+class ClaimsContended(Exception):
+    """Some effects could neither be claimed nor found; the text says how many, and what to do. None was claimed."""
+
+
+class _JustReleased(Exception):
+    """PostgreSQL: an effect was neither free nor found, because its owner released it in between."""
 
 
 class EffectKey(NamedTuple):
@@ -81,7 +91,11 @@ class Effects:
         self._clock = clock
 
     async def claim(self, first_run_id: str, step: str, target: str) -> Claim:
-        """Claim one effect; of two that race, one gets NEW."""
+        """Claim one effect; of two that race, one gets NEW.
+
+        Raises:
+            ClaimsContended: as `write`.
+        """
         return (await self.claim_many(step, [EffectKey(first_run_id, target)]))[0]
 
     async def claim_many(self, step: str, keys: Sequence[EffectKey]) -> list[Claim]:
@@ -103,6 +117,9 @@ class Effects:
         """Note how some effects of a step ended and claim others, in one transaction.
 
         At most MAX_ROWS_PER_WRITE together, no `wanted` one twice; one claim for each of these.
+
+        Raises:
+            ClaimsContended: others claim and release the same ones all the time. Nothing was written.
         """
         assert len(ended) + len(wanted) <= MAX_ROWS_PER_WRITE
         now = micros(self._clock.now())
@@ -112,7 +129,11 @@ class Effects:
                 _settle(connection, step, ended, now)
             return _claim_all(connection, step, wanted, now) if wanted else []
 
-        return await self._database.ledger_write(work)
+        for _ in range(CLAIM_TRIES):
+            with suppress(_JustReleased):
+                return await self._database.ledger_write(work)
+        msg = f"effects of the step {step!r} are claimed and released by others all the time: try again later"
+        raise ClaimsContended(msg)
 
     async def find(self, first_run_id: str, step: str, target: str) -> Claim | None:
         """The claim on one effect, without claiming it."""
@@ -167,20 +188,20 @@ def _settle(connection: Connection, step: str, ended: Mapping[EffectKey, JsonVal
 
 
 def _claim_all(connection: Connection, step: str, wanted: Sequence[EffectKey], now: int) -> list[Claim]:
-    owner = uuid.uuid4().hex
+    owner, at = uuid.uuid4().hex, from_micros(now)
     rows = json.dumps(sorted(wanted))  # one order for all, or two batches could deadlock
     given = {"rows": rows, "step": step, "now": now, "owner": owner}
-    made = connection.execute(_claiming(connection.dialect), given).rowcount
-    known: dict[EffectKey, Claim] = {}
-    if made < len(wanted):
-        pair = tuple_(effects.c.first_run_id, effects.c.target)
-        for found in connection.execute(select(effects).where(effects.c.step == step, pair.in_(wanted))):
-            if found.owner != owner:
-                known[EffectKey(found.first_run_id, found.target)] = _claim(found)
-    at = from_micros(now)
-    return [
-        known.get(key) or Claim(key.target, ClaimStatus.NEW, claimed_at=at, taken_at=at, owner=owner) for key in wanted
-    ]
+    new = [Claim(key.target, ClaimStatus.NEW, claimed_at=at, taken_at=at, owner=owner) for key in wanted]
+    if connection.execute(_claiming(connection.dialect), given).rowcount == len(wanted):
+        return new
+    pair = tuple_(effects.c.first_run_id, effects.c.target)
+    found = {
+        EffectKey(row.first_run_id, row.target): row
+        for row in connection.execute(select(effects).where(effects.c.step == step, pair.in_(wanted)))
+    }
+    if len(found) < len(wanted):
+        raise _JustReleased  # and begin anew: to insert it now would be out of the order
+    return [mine if found[key].owner == owner else _claim(found[key]) for key, mine in zip(wanted, new, strict=True)]
 
 
 @lru_cache(maxsize=4)

@@ -95,11 +95,13 @@ class Recipients:
             update(recipient_sets).where(recipient_sets.c.set_id == set_id).values(total=total, report=dict(report))
         )
 
-    async def get(self, tenant: str, set_id: str) -> RecipientSet | None:
+    async def get(self, tenant: str, set_id: str, connection: AsyncConnection | None = None) -> RecipientSet | None:
         """The set, unless it is another tenant's."""
+        if connection is None:
+            async with self._database.read() as own:
+                return await self.get(tenant, set_id, own)
         query = select(recipient_sets).where(recipient_sets.c.set_id == set_id, recipient_sets.c.tenant == tenant)
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).mappings().first()
+        row = (await connection.execute(query)).mappings().first()
         return RecipientSet(row["set_id"], row["tenant"], row["total"], row["report"] or {}) if row else None
 
     async def drop(self, set_id: str) -> int:
@@ -158,13 +160,17 @@ class Recipients:
             await connection.execute(row.on_conflict_do_update(index_elements=["tenant", "name"], set_=values))
         return before
 
-    async def audience(self, tenant: str, name: str) -> Audience | None:
+    async def audience(self, tenant: str, name: str, connection: AsyncConnection | None = None) -> Audience | None:
         """The audience, or None."""
-        return next(iter(await self._audiences(tenant, audiences.c.name == name)), None)
+        if connection is None:
+            async with self._database.read() as own:
+                return await self.audience(tenant, name, own)
+        return next(iter(await self._audiences(connection, tenant, audiences.c.name == name)), None)
 
     async def audiences(self, tenant: str) -> list[Audience]:
         """By name."""
-        return await self._audiences(tenant)
+        async with self._database.read() as connection:
+            return await self._audiences(connection, tenant)
 
     async def remove_audience(self, tenant: str, name: str) -> str | None:
         """Forget the name; the set that had it, or None if there was none."""
@@ -173,13 +179,14 @@ class Recipients:
             gone = await connection.execute(delete(audiences).where(*mine).returning(audiences.c.set_id))
             return gone.scalar()
 
-    async def _audiences(self, tenant: str, *wanted: ColumnElement[bool]) -> list[Audience]:
+    async def _audiences(
+        self, connection: AsyncConnection, tenant: str, *wanted: ColumnElement[bool]
+    ) -> list[Audience]:
         query = (
             select(audiences, recipient_sets.c.total)
             .join(recipient_sets, recipient_sets.c.set_id == audiences.c.set_id)
             .where(audiences.c.tenant == tenant, *wanted)
             .order_by(audiences.c.name)
         )
-        async with self._database.read() as connection:
-            rows: Any = (await connection.execute(query)).mappings().all()
+        rows: Any = (await connection.execute(query)).mappings().all()
         return [Audience(**{**row, "created_at": from_micros(row["created_at"])}) for row in rows]

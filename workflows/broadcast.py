@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.broadcast import BroadcastActivities
@@ -71,6 +71,7 @@ class BroadcastWorkflow:
         self._counts: Counter[str] = Counter(cursor.counts)
         self._failures: Counter[str] = Counter(cursor.failures)
         self._paused = cursor.paused
+        self._accepted = set(cursor.accepted)
         self._waiting: tuple[datetime, str] | None = None
         self._job = Job(
             BROADCAST, request.job, cancellation=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
@@ -89,7 +90,9 @@ class BroadcastWorkflow:
 
     @workflow.update
     def resume(self) -> BroadcastProgress:
-        """Go on; what was refused is tried again."""
+        """Go on; what was refused is tried again, and becomes jobs if it is refused again for the same cause."""
+        if self._paused and self._paused.cause:
+            self._accepted.add(self._paused.cause)
         self._paused = None
         return self.progress()
 
@@ -117,7 +120,9 @@ class BroadcastWorkflow:
                     while self._running:  # a run ends between chunks
                         await self._until_one_ended()
                     self._continue_as_new()
-        except asyncio.CancelledError:
+        except BaseException as error:
+            if not is_cancelled_exception(error):
+                raise
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
@@ -194,7 +199,7 @@ class BroadcastWorkflow:
             return False
         failures = self._failures + Counter(sent.failures)
         so_far = self._counts.total() + sum(sent.counts.values()) + len(sent.hand_over)
-        for cause in sorted(sent.failures):
+        for cause in sorted(each for each in sent.failures if _shown(each) not in self._accepted):
             count = failures[cause]
             if count > TOO_MANY or (so_far >= ENOUGH_TO_JUDGE and count > TOO_LARGE_A_SHARE * so_far):
                 self._pause_for(cause, f"{count:,} of {so_far:,} recipients refused: {cause}")
@@ -204,7 +209,7 @@ class BroadcastWorkflow:
 
     def _pause_for(self, cause: str, words: str) -> None:
         if self._paused is None or not self._paused.cause:
-            self._paused = Paused(words=words, cause=cause[:MAX_CAUSE_CHARACTERS])
+            self._paused = Paused(words=words, cause=_shown(cause))
 
     async def _until_resumed(self) -> None:
         paused = self._paused
@@ -212,7 +217,9 @@ class BroadcastWorkflow:
         await self._note(paused.words)
         if paused.cause:
             await self._job.show_paused(
-                paused.cause, f"Paused, because {paused.words}. The update `resume` goes on, and tries them again."
+                paused.cause,
+                f"Paused, because {paused.words}. The update `resume` goes on and tries them again; who is refused for "
+                "this cause then becomes a job.",
             )
         else:
             workflow.set_current_details(f"Paused: {paused.words}. The update `resume` goes on.")
@@ -224,7 +231,10 @@ class BroadcastWorkflow:
         await self._note("")
 
     async def _note(self, why: str) -> None:
-        await self._job.step(BroadcastActivities.note, NotePause(job=self._request.job, why=why))
+        try:
+            await self._job.step(BroadcastActivities.note, NotePause(job=self._request.job, why=why))
+        except ApplicationError as error:
+            workflow.logger.warning("broadcast.not_noted", extra={"reason": error.message})
 
     async def _until_due(self) -> None:
         """Nothing can be sent now: until something can, or somebody pauses."""
@@ -251,5 +261,11 @@ class BroadcastWorkflow:
             counts=dict(self._counts),
             failures=dict(self._failures),
             paused=self._paused,
+            accepted=tuple(sorted(self._accepted)),
         )
         workflow.continue_as_new(self._request.model_copy(update={"cursor": cursor}))
+
+
+def _shown(cause: str) -> str:
+    """As a search attribute holds it."""
+    return cause[:MAX_CAUSE_CHARACTERS]

@@ -23,6 +23,7 @@ class Cursor(Order):
 
     `next_line` is the first line that no chunk has been planned for. `again` are chunks planned but not done, as pairs
     of first and last line. `counts` are recipients by outcome, `failures` refusals by cause since the last pause.
+    `accepted` are causes for which it paused and was resumed: for these it does not pause again.
     """
 
     next_line: int = 1
@@ -31,6 +32,7 @@ class Cursor(Order):
     counts: dict[str, int] = Field(default_factory=dict)
     failures: dict[str, int] = Field(default_factory=dict)
     paused: Paused | None = None
+    accepted: tuple[str, ...] = ()
 
 
 class BroadcastRequest(JobRequest):

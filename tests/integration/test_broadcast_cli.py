@@ -146,7 +146,7 @@ async def test_watching_ends_with_how_it_ended(
     assert job is not None
     watching = asyncio.create_task(_watch(services, job))
     await asyncio.sleep(0.05)
-    await services.broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 2})
+    await services.broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 2}, began=services.clock.now())
     now = services.clock.now()
     ref = JobRef(job_id=made.broadcast_id, tenant="acme")
     record = RecordJob(

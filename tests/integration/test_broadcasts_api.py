@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.types import Message
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -31,7 +33,7 @@ from starter.recipient_intake import all_dropped
 from starter.services import Services
 from store.api_keys import Role
 from store.broadcasts import Broadcasts
-from store.database import DatabaseUnavailable
+from store.database import Database, DatabaseUnavailable
 from store.ids import new_id
 from store.migrate import migrate
 from store.people import target_id_of
@@ -592,6 +594,39 @@ async def test_a_job_of_another_type_is_no_broadcast(acme: httpx.AsyncClient) ->
         assert detail(answer, 404, "broadcast_not_found")
 
 
+async def test_who_writes_needs_no_second_connection(
+    services: Services, acme: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write, writing = Database.read, Database.write, ContextVar("writing", default=False)  # of this request
+
+    @asynccontextmanager
+    async def watched_write(self: Database, *engine: Any) -> AsyncIterator[AsyncConnection]:
+        async with write(self, *engine) as connection:
+            token = writing.set(True)
+            try:
+                yield connection
+            finally:
+                writing.reset(token)
+
+    @asynccontextmanager
+    async def watched_read(self: Database, *engine: Any) -> AsyncIterator[AsyncConnection]:
+        assert not writing.get()  # with as many writers as the pool has connections, each would wait for another
+        async with read(self, *engine) as connection:
+            yield connection
+
+    await save(acme, "vip", "ada")
+    monkeypatch.setattr(Database, "write", watched_write)
+    monkeypatch.setattr(Database, "read", watched_read)
+    for _ in range(2):
+        sent = await acme.post("/v1/broadcasts", json=TEXT | {"audience": "vip"}, headers={"Idempotency-Key": "a"})
+        assert sent.status_code == 202
+        assert (await send(acme, "ada", key="k")).status_code == 202
+    # Of two who ask at once, the second finds the first's within its own transaction.
+    both = await asyncio.gather(*(send(acme, "ada", key="twice") for _ in range(2)))
+    assert [each.status_code for each in both] == [202, 202]
+    assert len({each.json()["job_id"] for each in both}) == 1
+
+
 async def at(app: FastAPI, services: Services, later: timedelta) -> FixedClock:
     """From now on the clock stands still."""
     clock = FixedClock(services.clock.now() + later)
@@ -615,7 +650,7 @@ async def test_progress_has_counts_rate_and_the_time_it_will_be_done(
     assert (fresh["rate_per_second"], fresh["seconds_left"], fresh["eta"], fresh["paused"]) == (None,) * 4
     clock = await at(app, services, timedelta(seconds=600))
     told: Broadcasts = app.state.services.broadcasts
-    await told.record_chunk(UUID(job_id), 2, {"sent": 28, "handed_over": 2})
+    await told.record_chunk(UUID(job_id), 2, {"sent": 28, "handed_over": 2}, began=clock.now())
     moving = (await acme.get(path)).json()
     assert (moving["done"], moving["counts"], moving["handed_over"]) == (30, {"handed_over": 2, "sent": 28}, 2)
     assert (moving["rate_per_second"], moving["seconds_left"]) == (0.5, 140)
@@ -623,7 +658,7 @@ async def test_progress_has_counts_rate_and_the_time_it_will_be_done(
     clock.advance(timedelta(seconds=61))
     standing = (await acme.get(path)).json()
     assert (standing["done"], standing["rate_per_second"], standing["eta"]) == (30, None, None)
-    await told.record_chunk(UUID(job_id), 32, {"sent": 1})
+    await told.record_chunk(UUID(job_id), 32, {"sent": 1}, began=clock.now())
     paused = (await acme.post(f"{path}/pause", json={"reason": "a mistake"})).json()
     assert (paused["paused"], paused["rate_per_second"], paused["seconds_left"]) == ("a mistake", None, None)
     page = (await acme.get("/v1/broadcasts")).json()
@@ -688,9 +723,9 @@ async def test_events_tell_each_change_once_and_end(
 
     async def happen() -> None:
         await asyncio.sleep(0.2)
-        await services.broadcasts.record_chunk(UUID(job_id), 2, {"sent": 4})
+        await services.broadcasts.record_chunk(UUID(job_id), 2, {"sent": 4}, began=services.clock.now())
         await asyncio.sleep(0.1)
-        await services.broadcasts.record_chunk(UUID(job_id), 6, {"sent": 4, "muted": 1})
+        await services.broadcasts.record_chunk(UUID(job_id), 6, {"sent": 4, "muted": 1}, began=services.clock.now())
         await record(services, job_id, JobState.DONE, result={"counts": {}})
 
     happening = asyncio.create_task(happen())

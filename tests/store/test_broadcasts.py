@@ -73,17 +73,31 @@ async def test_outcomes_are_summed_over_chunks_and_a_chunk_that_is_sent_again_re
     made, other = await a_broadcast(database), await a_broadcast(database)
     nothing = await broadcasts.reached(made.broadcast_id, since=NOW)
     assert (nothing, nothing.done) == (Reached(Counter(), 0), 0)
-    await broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 10, "muted": 1})
-    await broadcasts.record_chunk(other.broadcast_id, 1, {"sent": 99})
+    await broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 10, "muted": 1}, began=clock.now())
+    await broadcasts.record_chunk(other.broadcast_id, 1, {"sent": 99}, began=clock.now())
     clock.advance(SECOND)
-    await broadcasts.record_chunk(made.broadcast_id, 20, {"sent": 5, "dropped": 2})
-    await broadcasts.record_chunk(made.broadcast_id, 40, {})
+    await broadcasts.record_chunk(made.broadcast_id, 20, {"sent": 5, "dropped": 2}, began=clock.now())
+    await broadcasts.record_chunk(made.broadcast_id, 40, {}, began=clock.now())
     seen = await broadcasts.reached(made.broadcast_id, since=NOW + SECOND)
     assert (seen.counts, seen.done, seen.since) == (Counter(sent=15, dropped=2, muted=1), 18, 7)
-    await broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 11})
+    await broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 11}, began=clock.now())
     again = await broadcasts.reached(made.broadcast_id, since=NOW + SECOND)
     assert (again.counts, again.since) == (Counter(sent=16, dropped=2), 18)
     assert (await broadcasts.reached(made.broadcast_id, since=NOW + 2 * SECOND)).since == 0
+
+
+async def test_an_overtaken_execution_of_a_chunk_changes_nothing(database: Database, broadcasts: Broadcasts) -> None:
+    made = await a_broadcast(database)
+    await broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 3}, began=NOW)
+    await broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 9, "muted": 1}, began=NOW + 2 * SECOND)
+    await broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 5}, began=NOW + SECOND)
+    assert (await broadcasts.reached(made.broadcast_id, since=NOW)).counts == {"sent": 9, "muted": 1}
+    await broadcasts.record_chunk(made.broadcast_id, 1, {}, began=NOW + 4 * SECOND)
+    await broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 5}, began=NOW + 3 * SECOND)
+    nothing = await broadcasts.reached(made.broadcast_id, since=NOW)
+    assert (dict(nothing.counts), nothing.since) == ({}, 0)
+    await broadcasts.record_chunk(made.broadcast_id, 1, {"sent": 4}, began=NOW + 4 * SECOND)
+    assert dict((await broadcasts.reached(made.broadcast_id, since=NOW)).counts) == {"sent": 4}
 
 
 async def test_the_unfinished_are_the_tenants_whose_jobs_are_open_oldest_first(

@@ -1,13 +1,16 @@
 import asyncio
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from pydantic import JsonValue
+from sqlalchemy import event
 
 from runtime.clock import FixedClock
 from store.database import Database
-from store.effects import KEEP, Claim, ClaimStatus, EffectKey, Effects
+from store.effects import KEEP, Claim, ClaimsContended, ClaimStatus, EffectKey, Effects
+from tests.store.conftest import SHARED, Server
 
 
 @pytest.fixture
@@ -61,6 +64,81 @@ async def test_of_two_workers_with_opposite_orders_each_effect_goes_to_one(effec
         assert [claim.target for claim in claims] == order
     new = Counter(claim.target for claims in answers for claim in claims if claim.status is ClaimStatus.NEW)
     assert new == Counter(targets)
+
+
+POSTGRESQL = pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)  # in SQLite a writer is alone
+
+
+class Releasing:
+    """The effect on the target `a` is released just before it is looked at, for these times."""
+
+    def __init__(self, database: Database, server: Server, times: int) -> None:
+        self.left = times
+        self._server = server
+        event.listen(database.ledger.sync_engine, "before_cursor_execute", self._look)
+
+    def _look(self, _connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        if self.left and statement.startswith("SELECT effects"):
+            self.left -= 1
+            with ThreadPoolExecutor() as elsewhere:
+                elsewhere.submit(self._server.execute, "DELETE FROM effects WHERE target = 'a'", SHARED).result()
+
+
+@POSTGRESQL
+@pytest.mark.asyncio
+async def test_what_is_released_while_it_is_claimed_is_claimed(
+    database: Database, effects: Effects, server: Server
+) -> None:
+    theirs = await effects.claim_many("send", _of("run", ["a", "c"]))
+    releasing = Releasing(database, server, 1)
+    claims = await effects.claim_many("send", _of("run", ["c", "a", "b"]))
+    assert releasing.left == 0
+    new, unsettled = ClaimStatus.NEW, ClaimStatus.UNSETTLED
+    assert [(each.target, each.status) for each in claims] == [("c", unsettled), ("a", new), ("b", new)]
+    assert claims[0].owner == theirs[1].owner
+    for claim in claims[1:]:
+        found = await effects.find("run", "send", claim.target)
+        assert found is not None
+        assert found.owner == claim.owner
+
+
+@POSTGRESQL
+@pytest.mark.asyncio
+async def test_what_is_claimed_and_released_all_the_time_is_not_claimed_and_that_is_said(
+    database: Database, effects: Effects, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await effects.claim("run", "send", "a")
+    monkeypatch.setattr("store.effects.CLAIM_TRIES", 1)
+    Releasing(database, server, 1)
+    with pytest.raises(ClaimsContended, match="are claimed and released by others all the time: try again later"):
+        await effects.claim_many("send", _of("run", ["a", "b"]))
+    assert await effects.find("run", "send", "b") is None
+
+
+@pytest.mark.asyncio
+async def test_of_many_that_claim_and_release_one_at_a_time_has_it(
+    effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.effects.CLAIM_TRIES", 100)
+    keys, held, had = _of("run", ["a", "b", "c"]), set[str](), 0
+
+    async def worker() -> None:
+        nonlocal had
+        for _ in range(60):
+            for claim in await effects.claim_many("send", keys):
+                if claim.status is not ClaimStatus.NEW:
+                    continue
+                assert claim.target not in held
+                held.add(claim.target)
+                had += 1
+                found = await effects.find("run", "send", claim.target)
+                assert found is not None
+                assert found.owner == claim.owner
+                held.remove(claim.target)
+                await effects.release("run", "send", claim.target, owner=claim.owner)
+
+    await asyncio.gather(*(worker() for _ in range(8)))
+    assert had > 60
 
 
 @pytest.mark.asyncio

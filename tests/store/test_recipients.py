@@ -2,12 +2,14 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import insert
 
 from contracts.payloads.notification import ChannelName
-from runtime.clock import FixedClock
+from runtime.clock import FixedClock, micros
 from store.database import MAX_ROWS_PER_WRITE, Database
 from store.people import NewTarget, People, target_id_of
 from store.recipients import Audience, Recipient, Recipients, RecipientSet
+from store.tables import audiences
 from tests.store.conftest import NOW
 from tests.store.test_broadcasts import a_broadcast
 
@@ -106,6 +108,21 @@ async def test_an_audience_is_a_name_that_moves_from_set_to_set(
     assert await recipients.remove_audience("globex", "vip") is None
     assert [await recipients.remove_audience("acme", "vip") for _ in range(2)] == ["two", None]
     assert await recipients.used("two")
+
+
+async def test_within_a_transaction_its_own_sets_and_audiences_are_there(
+    database: Database, recipients: Recipients
+) -> None:
+    async with database.write() as connection:
+        await recipients.begin(connection, "acme", "s")
+        assert await recipients.get("acme", "s", connection) == RecipientSet("s", "acme", None)
+        assert await recipients.audience("acme", "vip", connection) is None
+        row = {"tenant": "acme", "name": "vip", "set_id": "s", "created_at": micros(NOW)}
+        await connection.execute(insert(audiences).values(**row))
+        await recipients.complete(connection, "s", 2, {})
+        assert await recipients.audience("acme", "vip", connection) == Audience("acme", "vip", "s", 2, NOW)
+        assert await recipients.audience("acme", "vip") is None
+        assert await recipients.get("acme", "s") is None
 
 
 async def test_a_set_that_a_broadcast_reads_is_used(database: Database, recipients: Recipients) -> None:

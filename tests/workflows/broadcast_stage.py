@@ -48,6 +48,7 @@ class BroadcastStage:
     on: NotificationStage
     broadcasts: Broadcasts
     recipients: Recipients
+    delivery: BulkDelivery
     queue: str
 
     @property
@@ -164,6 +165,15 @@ class BroadcastStage:
 async def broadcast_stage(client: Client, folder: Path) -> AsyncIterator[BroadcastStage]:
     async with notification_stage(client, folder) as on:
         broadcasts, recipients = Broadcasts(on.database, on.clock), Recipients(on.database, on.clock)
+        delivery = BulkDelivery(
+            step=SEND,
+            channels=on.channels,
+            effects=on.effects,
+            budgets=on.budgets,
+            suppressions=on.suppressions,
+            people=on.people,
+            clock=on.clock,
+        )
         activities = BroadcastActivities(
             database=on.database,
             broadcasts=broadcasts,
@@ -178,15 +188,7 @@ async def broadcast_stage(client: Client, folder: Path) -> AsyncIterator[Broadca
                 unsubscribing=on.unsubscribing,
                 configured=frozenset(ChannelName),
             ),
-            delivery=BulkDelivery(
-                step=SEND,
-                channels=on.channels,
-                effects=on.effects,
-                budgets=on.budgets,
-                suppressions=on.suppressions,
-                people=on.people,
-                clock=on.clock,
-            ),
+            delivery=delivery,
             clock=on.clock,
         )
         async with Worker(
@@ -197,4 +199,4 @@ async def broadcast_stage(client: Client, folder: Path) -> AsyncIterator[Broadca
             interceptors=[_Times()],
             workflow_runner=UnsandboxedWorkflowRunner(),
         ):
-            yield BroadcastStage(on, broadcasts, recipients, BROADCAST.queue)
+            yield BroadcastStage(on, broadcasts, recipients, delivery, BROADCAST.queue)

@@ -130,6 +130,12 @@ class DigestStage:
         )
         return await handle.result()
 
+    async def set_of(self, tenant: str, day: date) -> str:
+        """The set of recipients of that day's broadcast."""
+        stored = await Broadcasts(self.database, self.clock).get(tenant, broadcast_id_of(tenant, day))
+        assert stored is not None
+        return stored.set_id
+
     def mails(self, since: int = 0) -> list[tuple[str, Message]]:
         return [(target.address, message) for _, target, message in self.mail.sent[since:]]
 
@@ -273,7 +279,7 @@ async def test_who_wants_it_hears_the_newest_fifty_and_the_others_nothing(stage:
         await stage.event(tenant, "Once", eight(day) - HOUR, name)
     assert await stage.run(eight(day)) == DailyDigestResult(tenants=1, people=3)
     assert (await stage.sent_to_the_end("york", day)).counts == {"sent": 1, "muted": 1, "undeliverable": 1}
-    lines = await stage.recipients.between(str(broadcast_id_of("york", day)), 0, 99)
+    lines = await stage.recipients.between(await stage.set_of("york", day), 0, 99)
     assert [(each.line, each.person) for each in lines] == [(1, "ada"), (2, "muted"), (3, "unknown")]
     data: Any = lines[0].data
     assert (data["count"], data["day"], len(data["items"])) == (52, str(day), 50)
@@ -360,6 +366,42 @@ async def test_a_collect_that_dies_halfway_and_again_at_its_end_is_gone_on_with(
     assert (await stage.sent_to_the_end("york", day)).counts == {"sent": 250}
     told = [(address, message.content.text.splitlines()[2]) for address, message in stage.mails()]
     assert sorted(told) == [(f"{name}@york.example", f"- For {name}") for name in names]
+
+
+async def test_a_day_that_was_begun_and_then_ends_at_another_time_is_begun_anew(
+    stage: DigestStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = change_day(spring=True)
+    names = [f"p{number:03}" for number in range(250)]
+    stage.clock.set = eight(day) - HOUR
+    await stage.events.add("york", [Event(name, name, "k", "Early") for name in names])
+    heard, pages = stage.events.heard, 0
+
+    async def dies_at_the_second_page(*args: Any, **more: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            raise ConnectionError("gone")
+        return await heard(*args, **more)
+
+    monkeypatch.setattr(stage.events, "heard", dies_at_the_second_page)
+    worker, broadcast_id = ActivityEnvironment(), broadcast_id_of("york", day)
+
+    async def collect(until: datetime) -> object:
+        worker.info = replace(worker.info, current_attempt_scheduled_time=until + SETTLED)
+        due = DueTenant(tenant="york", day=day, until=until, next_at=until + DAY)
+        job = JobRef(job_id=uuid.uuid4(), tenant=OF_NO_TENANT)
+        order = CollectDigest(job=job, due=due, broadcast_id=broadcast_id, workflow_id="w")
+        return await worker.run(stage.activities.collect, order)
+
+    with pytest.raises(ConnectionError):
+        await collect(eight(day))
+    await stage.event("york", "Between", eight(day) + HOUR / 2, "p007")
+    assert await collect(eight(day) + HOUR) == DigestCollected(people=250)  # the tenant now wishes it at nine
+    lines = await stage.recipients.between(await stage.set_of("york", day), 1, 300)
+    assert [each.person for each in lines] == names
+    told: Any = lines[7].data
+    assert [item["title"] for item in told["items"]] == ["Between", "Early"]
 
 
 async def test_a_run_that_stops_before_it_starts_the_broadcast_leaves_it_to_the_next(stage: DigestStage) -> None:
