@@ -52,6 +52,8 @@ bench: .venv/.installed
 	$(RUN) python -m bench.notification_latency
 	$(RUN) python -m bench.file_throughput
 	$(RUN) python -m bench.worker_memory
+	$(RUN) python -m bench.sync_neighbours
+	$(RUN) python -m bench.sync_quota
 
 # ours beside BullMQ and Celery; installs Redis and Node.js from Debian where they are missing
 bench-broadcast: .venv/.installed

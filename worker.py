@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 from temporalio.client import Client
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
 
 from activities.adapters import images, inspection, ocr
 from activities.adapters.channels.channel import Channel
@@ -28,6 +28,9 @@ from activities.adapters.channels.configured import ChannelMisconfigured, channe
 from activities.broadcast import BroadcastActivities
 from activities.broadcast_chunk import ChunkPlanner
 from activities.bulk_delivery import BulkDelivery
+from activities.connectors.engine import Engine
+from activities.connectors.known import known
+from activities.connectors.vendor_http import vendor_http
 from activities.daily_digest import DailyDigestActivities
 from activities.delivery import Delivery
 from activities.file import FileActivities, FileTools
@@ -35,9 +38,12 @@ from activities.job import JobActivities
 from activities.notification import SEND, NotificationActivities
 from activities.scheduled import ScheduledActivities
 from activities.scratch import Scratch
+from activities.sync import SyncActivities
+from activities.sync_all import SyncAllActivities
+from activities.sync_limits import Limits
 from activities.templates import TemplateBroken, Templates
 from activities.unsubscribe import Unsubscribing
-from contracts.catalogue import BROADCAST, FILE, NOTIFICATION, QUEUES, Queue
+from contracts.catalogue import BROADCAST, FILE, NOTIFICATION, QUEUES, SYNC, Queue
 from contracts.payloads.notification import ChannelName
 from runtime import collector, telemetry
 from runtime.clock import SystemClock
@@ -50,6 +56,7 @@ from runtime.temporal import TemporalUnreachable, connect
 from store.blobs import Blobs
 from store.broadcasts import Broadcasts
 from store.budgets import Budgets
+from store.connections import Connections
 from store.database import Database, DatabaseUnavailable, NeedsMigration
 from store.digests import Digests
 from store.effects import Effects
@@ -59,17 +66,29 @@ from store.jobs import Jobs
 from store.notifications import Notifications
 from store.people import People
 from store.recipients import Recipients
+from store.sealed import Sealing
 from store.suppressions import Suppressions
+from store.synced import Synced
 from workflows.broadcast import BroadcastWorkflow
 from workflows.daily_digest import DailyDigestWorkflow
 from workflows.file import FileWorkflow
 from workflows.notification import NotificationWorkflow
+from workflows.sync import SyncWorkflow
+from workflows.sync_all import SyncAllWorkflow
 
 log = structlog.get_logger("worker")
 
 MAX_HEARTBEAT_WAIT = timedelta(seconds=2)  # a cancelled activity learns of it with its next heartbeat
-WORKFLOWS = (BroadcastWorkflow, DailyDigestWorkflow, FileWorkflow, NotificationWorkflow)
-SERVED = (NOTIFICATION.queue, BROADCAST.queue, FILE.queue)  # queues whose job types exist
+POLLERS = 5  # of a queue: Temporal's default
+WORKFLOWS = (
+    BroadcastWorkflow,
+    DailyDigestWorkflow,
+    FileWorkflow,
+    NotificationWorkflow,
+    SyncAllWorkflow,
+    SyncWorkflow,
+)
+SERVED = (NOTIFICATION.queue, BROADCAST.queue, FILE.queue, SYNC.queue)  # queues whose job types exist
 REFUSALS = (
     ChannelMisconfigured,
     DatabaseUnavailable,
@@ -90,9 +109,13 @@ class Collaborators:
     broadcast: BroadcastActivities
     scheduled: ScheduledActivities
     daily_digest: DailyDigestActivities
+    sync: SyncActivities
+    sync_all: SyncAllActivities
 
-    def activities_of(self, queue: str) -> list[Callable[..., Any]]:
+    def activities_of(self, queue: Queue) -> list[Callable[..., Any]]:
         """The activities that run on `queue`."""
+        if queue.vendor:
+            return [self.sync.pull_page]
         record = [JobActivities(jobs=self.jobs).record]
         notifying: list[Callable[..., Any]] = [
             self.notification.decide,
@@ -118,23 +141,32 @@ class Collaborators:
                 self.daily_digest.collect,
                 self.daily_digest.note_started,
             ],
+            SYNC.queue: [
+                self.scheduled.begin,
+                self.sync.begin,
+                self.sync.finish,
+                self.sync_all.set_limits,
+                self.sync_all.start_syncs,
+            ],
         }
-        return [*record, *of_queue[queue]]
+        return [*record, *of_queue[queue.name]]
 
 
 def build_workers(
     client: Client, collaborators: Collaborators, queues: Sequence[Queue], drain: timedelta
 ) -> list[Worker]:
-    """A worker for each queue."""
+    """A worker for each queue. A vendor's has one poller: each that waits could take a task of the rate."""
     return [
         Worker(
             client,
             task_queue=queue.name,
-            workflows=WORKFLOWS,
-            activities=collaborators.activities_of(queue.name),
+            workflows=() if queue.vendor else WORKFLOWS,
+            activities=collaborators.activities_of(queue),
             interceptors=[LogContext()],
             workflow_runner=UnsandboxedWorkflowRunner(),
             max_concurrent_activities=queue.activities_at_once,
+            disable_eager_activity_execution=queue.vendor,
+            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(1 if queue.vendor else POLLERS),
             max_heartbeat_throttle_interval=MAX_HEARTBEAT_WAIT,
             default_heartbeat_throttle_interval=MAX_HEARTBEAT_WAIT,
             graceful_shutdown_timeout=drain,
@@ -145,7 +177,9 @@ def build_workers(
 
 async def run(settings: Settings, names: Sequence[str], without: Sequence[str]) -> int:
     """Work until a signal; the exit code."""
+    connectors = known(settings.connector_hosts, settings.connector_speed)
     served = [queue for queue in QUEUES if queue.name in SERVED]
+    served += [Queue(each.queue, settings.vendor_pages_at_once, vendor=True) for each in connectors.values()]
     queues = [queue for queue in served if (not names or queue.name in names) and queue.name not in without]
     unknown = {*names, *without} - {queue.name for queue in served}
     if unknown:
@@ -154,6 +188,7 @@ async def run(settings: Settings, names: Sequence[str], without: Sequence[str]) 
     database = Database.open(settings.resolved_database_url(), settings.resolved_ledger_url())
     pool = CpuPool(settings.cpu_processes)
     reachable: dict[ChannelName, Channel] = {}
+    vendors = vendor_http()
     try:
         reachable = channels(settings)
         templates = Templates(settings.templates_dir)
@@ -170,6 +205,7 @@ async def run(settings: Settings, names: Sequence[str], without: Sequence[str]) 
             Effects(database, clock),
             Budgets(database, clock),
         )
+        connections = Connections(database, clock, Sealing(settings.resolved_credentials_keys()))
         unsubscribing = Unsubscribing(settings.resolved_signing_key(), settings.resolved_public_url())
         collaborators = Collaborators(
             jobs=jobs,
@@ -199,6 +235,15 @@ async def run(settings: Settings, names: Sequence[str], without: Sequence[str]) 
                 clock=clock,
             ),
             scheduled=ScheduledActivities(database=database, jobs=jobs),
+            sync=SyncActivities(
+                connectors=connectors,
+                engine=Engine(vendors, clock),
+                connections=connections,
+                synced=Synced(database, clock),
+                limits=Limits(budgets, clock),
+                clock=clock,
+            ),
+            sync_all=SyncAllActivities(connectors=connectors, connections=connections, database=database, jobs=jobs),
             daily_digest=DailyDigestActivities(
                 database=database,
                 events=Events(database, clock),
@@ -254,6 +299,7 @@ async def run(settings: Settings, names: Sequence[str], without: Sequence[str]) 
         pool.close()
         for channel in reachable.values():
             await channel.close()
+        await vendors.aclose()
         await database.close()
     log.info("worker.stopped")
     return 0

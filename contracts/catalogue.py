@@ -175,10 +175,11 @@ BROADCAST = JobType(
     keep=Keep(completed_newest=100, failed=DAYS_14),
     when_exhausted=WhenExhausted.PAUSE,
     steps=(
-        quick("plan"),
+        # As RECORD: the store or Temporal being away is waited for, and pauses or fails no broadcast.
+        replace(RECORD, name="plan"),
         slow("send_chunk", minutes=10, overall=timedelta(hours=24)),
-        slow("hand_over", minutes=5),
-        quick("note"),
+        slow("hand_over", minutes=5, overall=timedelta(days=1), retry=RECORD.retry),
+        replace(RECORD, name="note"),
     ),
     priority=Priority.BULK,
 )
@@ -202,7 +203,12 @@ SYNC = JobType(
     retry=exponential(5, first_seconds=60),
     keep=Keep(completed_newest=2_000, failed=DAYS_14),
     when_exhausted=WhenExhausted.FAIL,
-    steps=(quick("begin"), slow("pull_page", minutes=2, overall=timedelta(hours=24)), quick("finish")),
+    steps=(
+        quick("begin", local=True),
+        # schedule_to_close holds the wait in the vendor's queue behind other connections
+        slow("pull_page", minutes=3, overall=timedelta(hours=24)),
+        slow("finish", minutes=10),
+    ),
 )
 SYNC_ALL = JobType(
     "sync_all",
@@ -210,7 +216,7 @@ SYNC_ALL = JobType(
     retry=exponential(5, first_seconds=60),
     keep=Keep(completed_newest=200, failed=DAYS_14),
     when_exhausted=WhenExhausted.FAIL,
-    steps=(quick("list_connections"), slow("start_syncs", minutes=5)),
+    steps=(quick("begin", local=True), slow("set_limits", minutes=5), slow("start_syncs", minutes=5)),
 )
 REPORT = JobType(
     "report",
@@ -293,14 +299,14 @@ JOB_TYPES = (
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A Temporal task queue. `activities_per_second` is set on the server by bootstrap; None leaves it unlimited.
+    """A Temporal task queue. `activities_at_once` bounds one worker process.
 
-    `activities_at_once` bounds one worker process.
+    A vendor's queue has activities only: the pages of its API.
     """
 
     name: str
     activities_at_once: int
-    activities_per_second: float | None = None
+    vendor: bool = False
 
 
 QUEUES = (

@@ -56,10 +56,23 @@ class Settings(BaseSettings):
     signing_key: SecretStr | None = Field(
         default=None, description="Signs unsubscribe links; by default made once and kept in data_dir."
     )
+    credentials_keys: SecretStr | None = Field(
+        default=None,
+        description="Seal customers' credentials: base64 of 32 bytes each, comma separated, newest first; by default "
+        "one made once and kept in data_dir.",
+    )
     templates_dir: Path = Field(default=BUILT_IN_TEMPLATES, description="Message templates, a folder each.")
     max_drops_per_hour: int = Field(
         default=500, gt=0, description="Dead addresses of one channel; beyond it the channel's setup is suspected."
     )
+
+    connector_hosts: dict[str, str] = Field(
+        default={}, description="JSON: another scheme and host of a vendor's API, such as a proxy, by its name."
+    )
+    connector_speed: float = Field(
+        default=1.0, gt=0, description="Divides every window of the vendors' limits: for the simulator in scaled time."
+    )
+    vendor_pages_at_once: int = Field(default=5, gt=0, description="Pages of one vendor at once, per worker process.")
 
     smtp_url: SecretStr | None = Field(
         default=None, description="`smtp://user:password@relay:587` (STARTTLS) or `smtps://…:465`."
@@ -133,9 +146,21 @@ class Settings(BaseSettings):
         """`signing_key`, or the one in data_dir, made at the first call of any process."""
         if self.signing_key:
             return self.signing_key.get_secret_value()
-        path = self.data_dir / "signing.key"
+        return self._kept_key("signing.key")
+
+    def resolved_credentials_keys(self) -> tuple[str, ...]:
+        """`credentials_keys` one by one, or the one in data_dir, made at the first call of any process."""
+        if self.credentials_keys:
+            given = self.credentials_keys.get_secret_value().split(",")
+            return tuple(key.strip() for key in given if key.strip())
+        return (self._kept_key("credentials.key"),)
+
+    def _kept_key(self, name: str) -> str:
+        path = self.data_dir / name
+        if path.exists():
+            return path.read_text()
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"signing.key.{os.getpid()}")
+        fresh = path.with_name(f"{name}.{secrets.token_hex(8)}")
         fresh.touch(mode=0o600)
         fresh.write_text(secrets.token_urlsafe(32))
         try:

@@ -11,6 +11,7 @@ from temporalio.client import (
     DescribeWorkflowInput,
     Interceptor,
     OutboundInterceptor,
+    QueryWorkflowInput,
     StartWorkflowInput,
     WorkflowExecutionDescription,
     WorkflowHandle,
@@ -30,16 +31,24 @@ class UnreachableIsUnavailable(Interceptor):
 
 class _Outbound(OutboundInterceptor):
     async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[Any, Any]:  # noqa: A002 - as inherited
-        return await _told(super().start_workflow(input))
+        return await answered(super().start_workflow(input))
 
     async def describe_workflow(self, input: DescribeWorkflowInput) -> WorkflowExecutionDescription:  # noqa: A002 - as inherited
-        return await _told(super().describe_workflow(input))
+        return await answered(super().describe_workflow(input))
+
+    async def query_workflow(self, input: QueryWorkflowInput) -> Any:  # noqa: A002 - as inherited
+        return await answered(super().query_workflow(input))
 
     async def cancel_workflow(self, input: CancelWorkflowInput) -> None:  # noqa: A002 - as inherited
-        await _told(super().cancel_workflow(input))
+        await answered(super().cancel_workflow(input))
 
 
-async def _told(call: Awaitable[ResultT]) -> ResultT:
+async def answered(call: Awaitable[ResultT]) -> ResultT:
+    """The answer of a call that no interceptor sees, such as one of `workflow_service`.
+
+    Raises:
+        RPCError: there is none.
+    """
     try:
         return await call
     except RuntimeError as error:

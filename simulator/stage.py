@@ -2,6 +2,8 @@
 
 import asyncio
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +17,7 @@ from simulator.faults import Faults
 from simulator.http import Vendors
 from simulator.records import Records
 from simulator.smtp import Relay
+from simulator.vendors import ThirdParties, VendorControl
 
 HOST = "127.0.0.1"
 MAX_REQUEST_BYTES = 30 * 1024 * 1024
@@ -31,11 +34,20 @@ class Simulator:
         records: what was received, and what devices show.
         credentials: files for clients.
         vendors: to make subscriptions and register webhooks.
+        thirds: the APIs that are synced, below `/sim`; see simulator/vendors.
         apns_connections: opened so far.
     """
 
     def __init__(
-        self, *, smtp_port: int = 0, http_port: int = 0, apns_port: int = 0, folder: Path | None = None, seed: int = 1
+        self,
+        *,
+        smtp_port: int = 0,
+        http_port: int = 0,
+        apns_port: int = 0,
+        folder: Path | None = None,
+        seed: int = 1,
+        clock: Callable[[], float] = time.time,
+        speed: float = 1.0,
     ) -> None:
         self._ports = (smtp_port, http_port, apns_port)
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="simulator-")
@@ -44,6 +56,7 @@ class Simulator:
         self.faults = Faults(seed)
         self.records = Records(folder)
         self.vendors = Vendors(self.faults, self.records)
+        self.thirds = ThirdParties(clock=clock, seed=seed, speed=speed)
         self.credentials: Credentials
         self._servers: list[asyncio.Server] = []
         self._runner: web.AppRunner | None = None
@@ -57,13 +70,15 @@ class Simulator:
         smtp_port, http_port, apns_port = self._ports
         application = web.Application(client_max_size=MAX_REQUEST_BYTES)
         application.add_routes(self.vendors.routes())
+        application.add_routes(self.thirds.routes())
+        application.add_routes(VendorControl(self.thirds).routes())
         application.add_routes(Control(self.faults, self.records, self.vendors).routes())
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, HOST, http_port)
         await site.start()
         self.http_url = f"http://{HOST}:{self._runner.addresses[0][1]}"
-        self.vendors.origin = self.http_url
+        self.vendors.origin = self.thirds.origin = self.http_url
         self.credentials = self.vendors.credentials = make(self.folder, f"{self.http_url}/oauth/token")
         tokens = ProviderTokens(self.credentials.apns_public_key())
 

@@ -1,29 +1,35 @@
 """`holdfast bootstrap`: what must exist before work starts. Repeating it changes nothing."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
-from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType
+from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.namespace.v1 import NamespaceConfig
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.api.taskqueue.v1 import RateLimit, TaskQueue
 from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
-    DescribeTaskQueueRequest,
     RegisterNamespaceRequest,
     UpdateNamespaceRequest,
-    UpdateTaskQueueConfigRequest,
 )
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.connectors.known import known
+from activities.connectors.spec import Connector
+from activities.vendor_limits import wanted
 from contracts import search_attributes
-from contracts.catalogue import NAMESPACE_RETENTION, QUEUES, Queue
+from contracts.catalogue import NAMESPACE_RETENTION
+from runtime import queue_limits
+from runtime.clock import SystemClock
+from runtime.settings import Settings
 from starter import schedules
+from store.connections import Connections
 from store.database import Database
 from store.migrate import migrate
+from store.sealed import Sealing
 
 KNOWN_WITHIN = timedelta(minutes=2)  # measured: 2 s on the embedded server
 
@@ -50,7 +56,7 @@ class Bootstrapped:
         return [f"{name}: {', '.join(changes) or 'nothing to do'}" for name, changes in parts.items()]
 
 
-async def bootstrap(client: Client, database: Database) -> Bootstrapped:
+async def bootstrap(client: Client, database: Database, settings: Settings) -> Bootstrapped:
     """Migrate the store and set up the namespace.
 
     Raises:
@@ -61,7 +67,9 @@ async def bootstrap(client: Client, database: Database) -> Bootstrapped:
     done = Bootstrapped(migrations=await migrate(database))
     done.namespace = await _namespace(client, NAMESPACE_RETENTION)
     done.search_attributes = await _search_attributes(client)
-    done.queues = await _queues(client, QUEUES)
+    connectors = known(settings.connector_hosts, settings.connector_speed)
+    connections = Connections(database, SystemClock(), Sealing(settings.resolved_credentials_keys()))
+    done.queues = await _queues(client, connectors, connections)
     done.schedules = await schedules.apply(client)
     return done
 
@@ -116,34 +124,10 @@ async def _until_known(client: Client, names: list[str]) -> None:
                 return
 
 
-async def _queues(client: Client, queues: tuple[Queue, ...]) -> list[str]:
-    """Set the rate limit of each queue that has one. A limit an operator set on another queue is left alone."""
+async def _queues(client: Client, connectors: Mapping[str, Connector], connections: Connections) -> list[str]:
+    """Set the rates of the vendors' queues. What an operator set stays."""
     changed = []
-    for queue in queues:
-        if queue.activities_per_second is None:
-            continue
-        described = await client.workflow_service.describe_task_queue(
-            DescribeTaskQueueRequest(
-                namespace=client.namespace,
-                task_queue=TaskQueue(name=queue.name),
-                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-                report_config=True,
-            )
-        )
-        limit = described.config.queue_rate_limit.rate_limit.requests_per_second
-        if abs(limit - queue.activities_per_second) < 1e-6:  # noqa: PLR2004 - the server keeps a 32-bit float
-            continue
-        await client.workflow_service.update_task_queue_config(
-            UpdateTaskQueueConfigRequest(
-                namespace=client.namespace,
-                identity=client.identity,
-                task_queue=queue.name,
-                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-                update_queue_rate_limit=UpdateTaskQueueConfigRequest.RateLimitUpdate(
-                    rate_limit=RateLimit(requests_per_second=queue.activities_per_second),
-                    reason="contracts/catalogue.py, by holdfast bootstrap",
-                ),
-            )
-        )
-        changed.append(f"{queue.name} at {queue.activities_per_second:g} a second")
+    for name, connector in connectors.items():
+        limit = wanted(connector, await connections.count_active(name))
+        changed += await queue_limits.apply(client, connector.queue, limit)
     return changed

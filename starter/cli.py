@@ -19,13 +19,16 @@ from runtime.settings import Settings
 from runtime.temporal import connect
 from starter.bootstrap import bootstrap as run_bootstrap
 from starter.broadcast_cli import audiences, broadcasts
-from starter.command import out, run_command
+from starter.command import complain, out, run_command
+from starter.connection_cli import connections
 from starter.demo.run import run_demo
 from starter.notify_cli import notify
+from starter.queue_cli import queues
 from starter.services import open_services
 from starter.simulated import http_url
 from starter.supervisor import stack
 from starter.tenant import ALL_TENANTS, checked_tenant
+from starter.why import why
 from store.api_keys import Role
 from store.database import Database
 
@@ -37,6 +40,8 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(notify, name="notify")
 app.add_typer(broadcasts, name="broadcasts")
 app.add_typer(audiences, name="audiences")
+app.add_typer(connections, name="connections")
+app.add_typer(queues, name="queues")
 
 
 class _Server(uvicorn.Server):
@@ -114,7 +119,7 @@ def bootstrap() -> None:
     async def work() -> None:
         database = Database.open(settings.resolved_database_url(), settings.resolved_ledger_url())
         try:
-            done = await run_bootstrap(await connect(settings, role="bootstrap"), database)
+            done = await run_bootstrap(await connect(settings, role="bootstrap"), database, settings)
         finally:
             await database.close()
         for line in done.lines():
@@ -213,6 +218,31 @@ def resolve_job(
                 out.print(f"refused: {error.cause}")
                 return 1
         out.print(f"{action}: {', '.join(resolved.steps)}")
+        return 0
+
+    run_command(work(), settings)
+
+
+@jobs.command("why")
+def why_job(job_id: UUID) -> None:
+    """What a job waits for, and until when."""
+    settings = Settings()
+
+    async def work() -> int:
+        async with open_services(settings, role="cli") as services:
+            await services.database.ping()
+            job = await services.jobs.get(None, job_id)
+            if job is None:
+                complain(f"there is no job {job_id}")
+                return 1
+            found = await why(services, job)
+        out.print(found.sentence, highlight=False, soft_wrap=True)
+        if len(found.waits) > 1:
+            table = Table("step", "waits for", "until", "detail")
+            for each in found.waits:
+                until = f"{each.until:%Y-%m-%d %H:%M:%S}" if each.until else ""
+                table.add_row(each.step or "", each.what, until, each.detail or "")
+            out.print(table)
         return 0
 
     run_command(work(), settings)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from temporalio.service import RPCError
 
+from activities.connectors.known import UnknownProvider
 from activities.templates import TemplateBroken, TemplateDataError, UnknownTemplate
 from runtime import telemetry
 from runtime.ports import PortInUse
@@ -17,6 +18,9 @@ from runtime.profile import ProfileError
 from runtime.server import ServerError
 from runtime.settings import Settings
 from runtime.temporal import TemporalUnreachable
+from starter.connection_request import InvalidConnection
+from starter.connections import AlreadyConnected, NeedsCredentials
+from starter.start_sync import ConnectionFrozen
 from starter.submit_notification import InvalidNotification
 from starter.supervisor import NotReady
 from store.database import DatabaseUnavailable, NeedsMigration
@@ -38,6 +42,11 @@ EXPECTED = (
     TemplateBroken,
     InvalidNotification,
     IdempotencyConflict,
+    UnknownProvider,
+    InvalidConnection,
+    AlreadyConnected,
+    NeedsCredentials,
+    ConnectionFrozen,
 )
 
 

@@ -24,12 +24,14 @@ from temporalio.client import (
 from temporalio.common import Priority, SearchAttributePair, TypedSearchAttributes
 
 from activities.digest_due import CATCH_UP
-from contracts.catalogue import DAILY_DIGEST, JobType
+from contracts.catalogue import DAILY_DIGEST, SYNC_ALL, JobType
 from contracts.payloads.daily_digest import DailyDigestRequest
 from contracts.payloads.model import Order
 from contracts.payloads.scheduled import OF_NO_TENANT
+from contracts.payloads.sync import SyncAllRequest
 from contracts.search_attributes import JOB_TYPE, TENANT
 from workflows.daily_digest import DailyDigestWorkflow
+from workflows.sync_all import SyncAllWorkflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,15 @@ SCHEDULES = (
         ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=15))]),
         CATCH_UP,
         "digests of the tenants whose local time has come",
+    ),
+    Scheduled(
+        "sync-all",
+        SYNC_ALL,
+        SyncAllWorkflow.run,
+        SyncAllRequest(),
+        ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=15))]),
+        timedelta(minutes=15),
+        "each connection, once in a quarter of an hour",
     ),
 )
 

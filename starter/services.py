@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from temporalio.client import Client
 
+from activities.connectors.known import known
+from activities.connectors.spec import Connector
 from activities.templates import Templates
 from activities.unsubscribe import Unsubscribing
 from contracts.payloads.notification import ChannelName
@@ -15,6 +17,8 @@ from runtime.temporal import lazy_client
 from store.api_keys import ApiKeys
 from store.blobs import Blobs
 from store.broadcasts import Broadcasts
+from store.budgets import Budgets
+from store.connections import Connections
 from store.database import Database
 from store.digests import Digests
 from store.events import Events
@@ -23,9 +27,11 @@ from store.jobs import Jobs
 from store.notifications import Notifications
 from store.people import People
 from store.recipients import Recipients
+from store.sealed import Sealing
 from store.search import Search
 from store.submissions import Submissions
 from store.suppressions import Suppressions
+from store.synced import Synced
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,10 @@ class Services:
     recipients: Recipients
     events: Events
     digests: Digests
+    connectors: dict[str, Connector]
+    connections: Connections
+    synced: Synced
+    budgets: Budgets
     people: People
     suppressions: Suppressions
     templates: Templates
@@ -77,6 +87,10 @@ async def open_services(settings: Settings, *, role: str, clock: Clock | None = 
             recipients=Recipients(database, clock),
             events=Events(database, clock),
             digests=Digests(database, clock),
+            connectors=known(settings.connector_hosts, settings.connector_speed),
+            connections=Connections(database, clock, Sealing(settings.resolved_credentials_keys())),
+            synced=Synced(database, clock),
+            budgets=Budgets(database, clock),
             people=People(database, clock),
             suppressions=Suppressions(database, clock, max_drops_an_hour=settings.max_drops_per_hour),
             templates=Templates(settings.templates_dir),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from activities.connectors.known import known
 from runtime.settings import Settings
 
 READY_SECONDS = 30.0
@@ -73,6 +74,8 @@ def with_simulator(settings: Settings) -> Settings:
             "vapid_subject": "mailto:ops@acme.example",
             "web_push_hosts": (*settings.web_push_hosts, http_url(settings)),
         }
+    vendors = {name: f"{http_url(settings)}/sim/{name}" for name in known()}
+    replaced["connector_hosts"] = vendors | settings.connector_hosts
     return settings.model_copy(update=replaced)
 
 

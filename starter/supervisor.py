@@ -22,7 +22,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
-from contracts.catalogue import BROADCAST, FILE, NOTIFICATION
+from contracts.catalogue import BROADCAST, FILE, NOTIFICATION, SYNC
 from runtime.leash import leashed
 from runtime.ports import check_free
 from runtime.profile import external_service_configured
@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 RESTART_PAUSE = timedelta(seconds=1)  # before a dead child is started again
 STOP_BEYOND_DRAIN = timedelta(seconds=25)
 READY_WITHIN = timedelta(seconds=60)
+WORKED = (NOTIFICATION.queue, BROADCAST.queue, FILE.queue, SYNC.queue)
 BULK_NICE = 19  # bulk work takes what single notifications leave of the CPU
 
 
@@ -121,7 +122,7 @@ def environment(settings: Settings) -> dict[str, str]:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             values[name] = value.get_secret_value()
-        elif isinstance(value, tuple):
+        elif isinstance(value, tuple | dict):
             values[name] = json.dumps(value)
         elif value is not None:
             values[name] = str(value)
@@ -151,7 +152,7 @@ async def stack(settings: Settings, *, logs: Path | None = None) -> AsyncIterato
             server = await running.enter_async_context(EmbeddedServer(options))
         database = Database.open(settings.resolved_database_url(), settings.resolved_ledger_url())
         try:
-            done = await bootstrap(await connect(settings, role="bootstrap"), database)
+            done = await bootstrap(await connect(settings, role="bootstrap"), database, settings)
         finally:
             await database.close()
         for line in done.lines():
@@ -243,7 +244,7 @@ async def _ready(settings: Settings, children: Sequence[Child]) -> None:
                 answer = f"{url}: {error}"
             else:
                 answer = f"{url}: {response.text}"
-                if response.is_success and await _polled(temporal, NOTIFICATION.queue, BROADCAST.queue, FILE.queue):
+                if response.is_success and await _polled(temporal, *WORKED):
                     return
             await asyncio.sleep(0.2)
     msg = f"not ready within {READY_WITHIN.seconds} s ({answer})"

@@ -121,6 +121,14 @@ class Jobs:
         row = (await connection.execute(query)).mappings().first()
         return _job(row) if row else None
 
+    async def newest(self, tenant: str, workflow_id: str) -> Job | None:
+        """The last one that was submitted under a workflow id."""
+        query = select(jobs).where(jobs.c.workflow_id == workflow_id, jobs.c.tenant == tenant)
+        query = query.order_by(jobs.c.submitted_at.desc(), jobs.c.job_id.desc()).limit(1)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        return _job(row) if row else None
+
     async def started(self, job_id: UUID, first_run_id: str) -> None:
         """Note that Temporal has the job. A job that already said more is left alone.
 
@@ -150,6 +158,17 @@ class Jobs:
             .where(jobs.c.job_id == str(job_id), *never)
             .values(state=JobState.FAILED.value, cause=cause, error=error, finished_at=micros(self._clock.now()))
         )
+        return done.rowcount > 0
+
+    async def close_lost(self, job_id: UUID, *, cause: str, error: str) -> bool:
+        """Fail an open job whose run is gone; false if it closed meanwhile."""
+        values = {"state": JobState.FAILED.value, "cause": cause, "error": error}
+        async with self._database.write() as connection:
+            done = await connection.execute(
+                update(jobs)
+                .where(jobs.c.job_id == str(job_id), STILL_OPEN)
+                .values(**values, finished_at=micros(self._clock.now()))
+            )
         return done.rowcount > 0
 
     async def record(self, order: RecordJob) -> bool:

@@ -25,6 +25,7 @@ LEDGER = MetaData()
 OPEN_STATES = "state IN ('submitted', 'running', 'parked')"
 WAITS = "deferred_until IS NOT NULL AND woke_at IS NULL AND merged_into IS NULL"
 MERGED = "merged_into IS NOT NULL"
+LIVE_CHILD = "parent_id IS NOT NULL AND deleted_at IS NULL"
 
 jobs = Table(
     "jobs",
@@ -334,6 +335,71 @@ budgets = Table(
     Column("blocked_for", Text),
     Column("detail", Text),
     Column("failures", Integer, nullable=False),
+    Column("pace", BigInteger),
+    Column("pace_until", BigInteger),
+    Column("call_limit", Integer),
+    Column("per", BigInteger),
+    Column("aligned", Boolean),
+    Column("window_started_at", BigInteger),
+    Column("used", Integer, nullable=False, server_default="0"),
+    Column("last_used_at", BigInteger),
+)
+
+connections = Table(
+    "connections",
+    MAIN,
+    Column("connection_id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("credentials", Text, nullable=False),
+    Column("credentials_version", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("frozen_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("last_synced_at", BigInteger),
+    Column("last_job_id", Text),
+    UniqueConstraint("tenant", "provider", "account", name="connections_once"),
+    Index("connections_by_provider", "provider", "state"),
+)
+
+sync_places = Table(
+    "sync_places",
+    MAIN,
+    Column("connection_id", Text, primary_key=True),
+    Column("resource", Text, primary_key=True),
+    Column("place", JSON, nullable=False),
+    Column("pass_id", Text),
+    Column("since", Text),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# No index has seen_pass: every row's changes in every full pass.
+synced_rows = Table(
+    "synced_rows",
+    MAIN,
+    Column("connection_id", Text, primary_key=True),
+    Column("resource", Text, primary_key=True),
+    Column("row_id", Text, primary_key=True),
+    Column("parent_id", Text),
+    Column("content_hash", Text, nullable=False),
+    Column("vendor_updated_at", Text),
+    Column("data", JSON, nullable=False),
+    Column("seen_pass", Text),
+    Column("deleted_at", BigInteger),
+    Column("first_seen_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Index(
+        "synced_rows_by_parent",
+        "connection_id",
+        "resource",
+        "parent_id",
+        sqlite_where=text(LIVE_CHILD),
+        postgresql_where=text(LIVE_CHILD),
+    ),
 )
 
 effects = Table(

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn, TypeVar, cast
 
 from temporalio import workflow
+from temporalio.common import Priority
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -42,6 +43,7 @@ with workflow.unsafe.imports_passed_through():
         RecordJob,
         Resolve,
         Resolved,
+        Waiting,
         WaitUntil,
     )
     from contracts.payloads.model import Fact, StepOrder
@@ -68,6 +70,14 @@ class _Failed:
     """Attempts used up, or a final error."""
 
     cause: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an activity runs besides the job's own queue; the server shares that queue out by fairness key."""
+
+    queue: str
+    fairness_key: str
 
 
 class Job:
@@ -108,11 +118,13 @@ class Job:
         self._cancellation = cancellation
         self._places: dict[str, JsonValue] = {}
         self._running = 0
+        self._waits: dict[str, WaitUntil] = {}
         self.so_far: Fact | None = None  # recorded as the result of a job that fails
         self._parked: dict[str, tuple[ParkedStep, StepOrder]] = {}
         self._decisions: dict[str, Resolve] = {}
         workflow.set_update_handler("resolve", self._resolve, validator=self._check_resolve)
         workflow.set_query_handler("parked", self._list_parked)
+        workflow.set_query_handler("waiting", self._list_waits)
 
     @property
     def started_at(self) -> datetime:
@@ -148,6 +160,7 @@ class Job:
         key: str | None = None,
         slots: asyncio.Semaphore | None = None,
         parks: bool = True,
+        at: Address | None = None,
     ) -> FactT:
         """Run one activity under its catalogue row until it is done.
 
@@ -157,6 +170,7 @@ class Job:
             key: names this call where a step runs more than once in a job, such as `page 3`.
             slots: bounds how many calls run at once; a waiting or parked call holds none.
             parks: false where the workflow knows another way when this one fails for good.
+            at: the queue of the activity, and whose share of it it takes, where these are not the job's.
 
         Raises:
             ApplicationError: failed for good, and the job type does not park, or an operator discarded it.
@@ -167,7 +181,7 @@ class Job:
         errors = lost = 0
         while True:
             async with slots or nullcontext():
-                outcome = await self._execute(activity, order, row, label, errors)
+                outcome = await self._execute(activity, order, row, label, errors, at)
             match outcome:
                 case WaitUntil():
                     order = _resuming(order, outcome.place)
@@ -200,7 +214,13 @@ class Job:
         await self._record(JobState.RUNNING)
 
     async def _execute(
-        self, activity: Callable[..., Awaitable[Any]], order: StepOrder, row: Step, label: str, errors: int
+        self,
+        activity: Callable[..., Awaitable[Any]],
+        order: StepOrder,
+        row: Step,
+        label: str,
+        errors: int,
+        at: Address | None,
     ) -> Fact | _Lost | _Failed:
         options: dict[str, Any] = {
             "summary": label,
@@ -208,6 +228,8 @@ class Job:
             "schedule_to_close_timeout": row.schedule_to_close,
             "retry_policy": row.policy(errors),
         }
+        if at is not None:
+            options |= {"task_queue": at.queue, "priority": Priority(fairness_key=at.fairness_key[:64])}
         self._running += 1
         try:
             if row.local:
@@ -216,7 +238,14 @@ class Job:
                 )
             else:
                 running = workflow.execute_activity_method(
-                    activity, order, heartbeat_timeout=row.heartbeat, cancellation_type=self._cancellation, **options
+                    activity,
+                    order,
+                    heartbeat_timeout=row.heartbeat,
+                    # A step that does not heartbeat never hears of it, and its result would take the cancel's place.
+                    cancellation_type=self._cancellation
+                    if row.heartbeat
+                    else workflow.ActivityCancellationType.TRY_CANCEL,
+                    **options,
                 )
             return cast("Fact", await running)
         except ActivityError as error:
@@ -240,7 +269,11 @@ class Job:
             self._continue_at(self._places)
         summary = f"waiting for {wait.waiting_for} until {wait.until:%Y-%m-%d %H:%M:%S} UTC"
         workflow.set_current_details(f"{label}: {summary}")
-        await workflow.sleep(max(wait.until - workflow.now(), timedelta()), summary=summary)
+        self._waits[label] = wait
+        try:
+            await workflow.sleep(max(wait.until - workflow.now(), timedelta()), summary=summary)
+        finally:
+            del self._waits[label]
         workflow.set_current_details("")
 
     async def _give_up(self, label: str, order: OrderT, cause: BaseException) -> OrderT:
@@ -293,6 +326,11 @@ class Job:
             "Parked as a dead letter; the update `resolve` retries or discards.\n" + "\n".join(lines)
         )
         await self._record(JobState.PARKED, cause=first.cause, error=f"{first.step}: {first.error}")
+
+    def _list_waits(self) -> list[Waiting]:
+        return [
+            Waiting(step=label, waiting_for=wait.waiting_for, until=wait.until) for label, wait in self._waits.items()
+        ]
 
     def _list_parked(self) -> list[ParkedStep]:
         return [dead_letter for dead_letter, _ in self._parked.values()]

@@ -70,6 +70,14 @@ class WaitUntil(Fact):
     place: JsonValue = None
 
 
+class Waiting(Fact):
+    """A step that waits now, for what and until when."""
+
+    step: str
+    waiting_for: str
+    until: datetime
+
+
 class Interrupted(Fact):
     """Stopped by a deploy. The step runs again at once with `place` as its order's `resume`."""
 

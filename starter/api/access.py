@@ -1,10 +1,13 @@
 """Who may do what. A key names a tenant and a role; a tenant never sees another's jobs or files.
 
-role     submit   see jobs   see contents (texts, pictures, names)   cancel   other tenants      (cancel: also pause)
-submit   yes      yes        yes                                     yes      no
-view     no       yes        no                                      no       with a key for tenant `*`
-operate  yes      yes        no                                      yes      with a key for tenant `*`
-admin    yes      yes        yes                                     yes      with a key for tenant `*`
+role     submit   see jobs   see contents (texts, pictures, names, synced rows)   cancel   other tenants
+submit   yes      yes        yes                                                  yes      no
+view     no       yes        no                                                   no       with a key for tenant `*`
+operate  yes      yes        no                                                   yes      with a key for tenant `*`
+admin    yes      yes        yes                                                  yes      with a key for tenant `*`
+
+Submit is also to connect accounts and to renew them; see jobs is also connections and budgets; cancel is also to pause
+and to freeze.
 """
 
 import hashlib
@@ -28,10 +31,10 @@ KNOWN_AT_MOST = 10_000  # keys
 class Right(Enum):
     """What a role may do."""
 
-    SUBMIT = "submit jobs"
+    SUBMIT = "submit jobs or connect accounts"
     SEE_JOBS = "see jobs"
-    SEE_CONTENTS = "see the contents of files"
-    CANCEL = "pause, resume or cancel jobs"
+    SEE_CONTENTS = "see contents, such as texts, names and synced rows"
+    CANCEL = "pause, resume or cancel jobs, or freeze connections"
 
 
 RIGHTS = {

@@ -9,7 +9,20 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
 from runtime import collector
 from runtime.settings import Settings
-from starter.api import audiences, broadcasts, events, files, health, jobs, notifications, people, problems, unsubscribe
+from starter.api import (
+    audiences,
+    broadcasts,
+    budgets,
+    connections,
+    events,
+    files,
+    health,
+    jobs,
+    notifications,
+    people,
+    problems,
+    unsubscribe,
+)
 from starter.api.access import KnownKeys
 from starter.api.body_limit import BodyLimit
 from starter.api.log_context import LogContext
@@ -38,15 +51,29 @@ def create_app(settings: Settings) -> FastAPI:
             {"name": "audiences"},
             {"name": "events"},
             {"name": "people"},
+            {"name": "connections"},
+            {"name": "budgets"},
             {"name": "files"},
             {"name": "jobs"},
             {"name": "health"},
         ],
     )
     problems.install(app)
-    routers = (notifications, broadcasts, audiences, events, people, unsubscribe, files, jobs, health)
-    for router in (each.router for each in routers):
-        app.include_router(router)
+    parts = (
+        notifications,
+        broadcasts,
+        audiences,
+        events,
+        people,
+        unsubscribe,
+        connections,
+        budgets,
+        files,
+        jobs,
+        health,
+    )
+    for part in parts:
+        app.include_router(part.router)
     app.add_middleware(BodyLimit)
     app.add_middleware(LogContext)
     FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz", exclude_spans=["receive", "send"])

@@ -1,4 +1,4 @@
-"""/v1/jobs: state, list, events, cancel."""
+"""/v1/jobs: state, list, events, why, cancel."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,10 +13,11 @@ from contracts.catalogue import JOB_TYPES
 from contracts.payloads.job import JobState
 from starter.api.access import AuthenticatedCaller, Caller, Right
 from starter.api.problems import Problem
-from starter.api.views import JobPage, JobView, job_view
+from starter.api.views import JobPage, JobView, WhyView, job_view, why_view
 from starter.cancel_job import cancel_job as stop
 from starter.job_state import LiveJob, look_at
 from starter.services import Services
+from starter.why import why
 from store.jobs import InvalidCursor, Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -101,6 +102,13 @@ async def watch_job(request: Request, job: VisibleJob) -> AsyncIterator[ServerSe
         if view.state.closed:
             return
         await asyncio.sleep(POLL_SECONDS)
+
+
+@router.get("/{job_id}/why", summary="What a job waits for")
+async def why_job(request: Request, caller: AuthenticatedCaller, job_id: UUID) -> WhyView:
+    """What it waits for and until when: a limit, quiet hours, a worker, an operator. `sentence` says it in words."""
+    services: Services = request.app.state.services
+    return why_view(await why(services, await _find(services, caller, job_id)))
 
 
 @router.delete("/{job_id}", status_code=202, summary="Cancel a job")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.payloads.job import JobState
 from runtime.settings import Settings
 from starter.job_state import LiveJob
+from starter.why import Why
 from store.files import Content, File, StoredPage, StoredThumbnail
 from store.jobs import Job
 from store.search import Hit
@@ -100,6 +101,43 @@ class JobPage(BaseModel):
 
     jobs: list[JobView]
     next: str | None
+
+
+class WaitView(BaseModel):
+    """`step` is null where it is not one step's wait, `until` where the end is not known."""
+
+    step: str | None
+    what: str
+    until: datetime | None
+    detail: str | None
+
+
+class WhyView(BaseModel):
+    """What a job waits for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "job_id": EXAMPLE_JOB,
+                "state": "running",
+                "waits": [
+                    {
+                        "step": "pull_page issues 7",
+                        "what": "github, which asks for a pause (primary)",
+                        "until": "2026-11-24T09:40:00Z",
+                        "detail": None,
+                    }
+                ],
+                "sentence": "Step pull_page issues 7 waits for github, which asks for a pause (primary) until "
+                "2026-11-24 09:40:00 UTC (in 25 min 0 s).",
+            }
+        }
+    )
+
+    job_id: UUID
+    state: JobState
+    waits: list[WaitView]
+    sentence: str
 
 
 class FileAccepted(BaseModel):
@@ -242,6 +280,12 @@ def job_view(settings: Settings, namespace: str, live: LiveJob) -> JobView:
         finished_at=job.finished_at,
         links=links(settings, namespace, job),
     )
+
+
+def why_view(found: Why) -> WhyView:
+    """The answer for what a job waits for."""
+    waits = [WaitView(step=each.step, what=each.what, until=each.until, detail=each.detail) for each in found.waits]
+    return WhyView(job_id=found.job.job_id, state=found.job.state, waits=waits, sentence=found.sentence)
 
 
 def file_view(settings: Settings, file: File, content: Content, thumbnails: list[StoredThumbnail]) -> FileView:

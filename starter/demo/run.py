@@ -23,6 +23,7 @@ from rich.table import Table
 from runtime.ports import free_port
 from runtime.settings import Settings
 from starter.demo.broadcasts import broadcast, digest
+from starter.demo.integrations import integrations
 from starter.demo.notifications import notifications
 from starter.demo.ran import Ran
 from starter.demo.samples import Sample, write_samples
@@ -58,7 +59,8 @@ async def run_demo(settings: Settings) -> int:
     )
     began = time.monotonic()
     out.print(
-        "[bold]Holdfast demo[/bold]: scans and PDFs become searchable text; notifications, broadcast, digest go out."
+        "[bold]Holdfast demo[/bold]: scans and PDFs become searchable text; notifications, broadcast, digest go out; "
+        "third parties are synced."
     )
     async with AsyncExitStack() as running:
         with out.status("making documents, starting Temporal, the worker and the API"):
@@ -79,6 +81,7 @@ async def run_demo(settings: Settings) -> int:
             for ran, wrong in (
                 await broadcast(client, http_url(settings), out),
                 await digest(client, started.settings, TENANT, http_url(settings), out),
+                await integrations(client, http_url(settings), out),
             ):
                 jobs += ran
                 problems += wrong

@@ -5,16 +5,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 
 from contracts import search_attributes
-from contracts.catalogue import NAMESPACE_RETENTION, Queue
+from contracts.catalogue import NAMESPACE_RETENTION
+from runtime import queue_limits
 from runtime.ports import free_port
 from runtime.server import EmbeddedServer, ServerOptions
-from starter import bootstrap as module
+from runtime.settings import Settings
 from starter.bootstrap import bootstrap
 from store.database import Database
 
@@ -28,31 +27,24 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
 async def test_sets_everything_up_once_and_says_what_it_did(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queues = (Queue("limited", activities_at_once=1, activities_per_second=0.5), Queue("free", activities_at_once=1))
-    monkeypatch.setattr(module, "QUEUES", queues)
+    settings = Settings(data_dir=tmp_path)
     database = Database.open(f"sqlite:///{tmp_path}/store.db")
     try:
-        first = await bootstrap(client, database)
-        again = await bootstrap(client, database)
+        first = await bootstrap(client, database, settings)
+        again = await bootstrap(client, database, settings)
     finally:
         await database.close()
     assert first.migrations
     assert first.namespace == [f"default now keeps histories {NAMESPACE_RETENTION.days} days"]
     assert first.search_attributes == ["Tenant", "JobType", "JobStatus", "Cause", "Provider"]
-    assert first.queues == ["limited at 0.5 a second"]
+    assert "integrations-github at 1.347 a second for each key" in first.queues
     assert [line.partition(": ")[2] for line in again.lines()] == ["nothing to do"] * 5
 
     namespace = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="default"))
     assert timedelta(seconds=namespace.config.workflow_execution_retention_ttl.seconds) == NAMESPACE_RETENTION
-    queue = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace="default",
-            task_queue=TaskQueue(name="limited"),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-            report_config=True,
-        )
-    )
-    assert queue.config.queue_rate_limit.rate_limit.requests_per_second == 0.5
+    github = await queue_limits.read(client, "integrations-github")
+    assert github.per_key == pytest.approx(5_000 * 0.97 / 3_600)
+    assert github.per_second == pytest.approx(5_000 * 0.97 / 3_600 * 1.05)  # no connection yet: as for one
     # usable at once: an unknown attribute in a query is an error
     for key in search_attributes.ALL:
         assert (await client.count_workflows(f"{key.name} = 'x'")).count == 0

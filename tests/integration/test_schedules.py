@@ -22,7 +22,7 @@ from runtime.clock import SystemClock
 from runtime.converter import data_converter
 from runtime.ports import free_port
 from runtime.server import EmbeddedServer, ServerOptions
-from runtime.settings import BUILT_IN_TEMPLATES
+from runtime.settings import BUILT_IN_TEMPLATES, Settings
 from starter.bootstrap import bootstrap
 from starter.schedules import SCHEDULES, apply
 from store.broadcasts import Broadcasts
@@ -57,11 +57,11 @@ async def until_one_is_done(jobs: Jobs) -> Job:
 
 
 async def test_a_schedule_is_made_once_changed_when_it_changed_and_stays_paused(
-    client: Client, database: Database
+    client: Client, database: Database, tmp_path: Path
 ) -> None:
-    done = await bootstrap(client, database)
-    assert done.schedules == ["daily-digest made"]
-    assert done.lines()[-1] == "schedules: daily-digest made"
+    done = await bootstrap(client, database, Settings(data_dir=tmp_path))
+    assert done.schedules == ["daily-digest made", "sync-all made"]
+    assert done.lines()[-1] == "schedules: daily-digest made, sync-all made"
     assert await apply(client) == []
     handle = client.get_schedule_handle("daily-digest")
     await handle.pause(note="the relay moves")
@@ -76,8 +76,8 @@ async def test_a_schedule_is_made_once_changed_when_it_changed_and_stays_paused(
     assert {each.minute % 15 for each in described.info.next_action_times} == {0}
 
 
-async def test_a_scheduled_run_is_a_job_that_can_be_seen(client: Client, database: Database) -> None:
-    await bootstrap(client, database)
+async def test_a_scheduled_run_is_a_job_that_can_be_seen(client: Client, database: Database, tmp_path: Path) -> None:
+    await bootstrap(client, database, Settings(data_dir=tmp_path))
     clock = SystemClock()
     jobs = Jobs(database, clock)
     digest = DailyDigestActivities(

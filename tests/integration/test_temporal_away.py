@@ -45,7 +45,7 @@ async def test_an_upload_while_temporal_is_away_is_503_and_started_when_asked_ag
                 assert (status["state"], status["live"]) == ("submitted", False)
                 options = ServerOptions(tmp_path, settings.temporal_port, settings.temporal_ui_port)
                 async with EmbeddedServer(options):
-                    await bootstrap(services.temporal, services.database)
+                    await bootstrap(services.temporal, services.database, services.settings)
                     accepted = await client.post("/v1/files", files=body)
                     assert accepted.status_code == 202
                     assert accepted.json()["job_id"] == str(job.job_id)

@@ -13,24 +13,29 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowHistory
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.adapters.channels.channel import Message, Outcome, Target, Verdict
 from contracts import search_attributes
+from contracts.catalogue import SYNC
 from contracts.payloads.broadcast import PauseBroadcast
 from contracts.payloads.file import FileRequest, FileResult
 from contracts.payloads.job import JobRef, JobState, ParkedStep, Resolve
 from contracts.payloads.notification import ChannelName, Route
+from contracts.payloads.sync import SyncAllRequest
 from runtime.converter import data_converter
 from runtime.server import find_binary
 from tests.workflows.broadcast_stage import BroadcastStage, broadcast_stage
 from tests.workflows.file_doubles import FileDoubles
 from tests.workflows.notification_stage import SENT, NotificationStage, notification_stage, until_parked
+from tests.workflows.sync_stage import SyncStage, refused, sync_stage
 from tests.workflows.test_daily_digest import DigestStage, digest_stage, eight
 from workflows.broadcast import BroadcastWorkflow
 from workflows.file import FileWorkflow
+from workflows.sync_all import SyncAllWorkflow
 
 HISTORIES = Path(__file__).parent / "histories"
 Handle = WorkflowHandle[FileWorkflow, FileResult]
@@ -172,6 +177,7 @@ async def _notification(env: WorkflowEnvironment, stage: NotificationStage, shap
     return await handle.fetch_history()
 
 
+SYNCS = ("done", "throttled", "frozen", "partly_failed", "cancelled", "continued")
 BROADCASTS = ("done", "resumed", "parked", "cancelled")
 DIGESTS = ("sent", "nothing")
 
@@ -227,6 +233,60 @@ async def _daily_digest(stage: DigestStage, shape: str) -> WorkflowHistory:
     raise AssertionError("it ran")
 
 
+async def _sync(stage: SyncStage, shape: str) -> WorkflowHistory:
+    """A sync of one connection; the history of its first run."""
+    stage.vendor.add("a", *(f"a{number:03}" for number in range(60 if shape == "continued" else 3)))
+    stage.vendor.add("b", "b1")
+    to = await stage.connect()
+    circle = [httpx.Response(200, json={"rows": [{"id": each}], "next": "x"}) for each in "ab"]
+    scripts: dict[str, list[httpx.Response | Exception | asyncio.Event | None]] = {
+        "throttled": [None, refused(429, Retry_After="600"), None, refused(503)],
+        "frozen": [None, refused(401)],
+        "partly_failed": [*circle],
+        "cancelled": [None, refused(429, Retry_After="600")],
+    }
+    stage.vendor.next_answers = scripts.get(shape, [])
+    handle = await stage.start(to)
+    if shape == "cancelled":
+        while not await handle.query("waiting"):
+            await asyncio.sleep(0.01)
+        await handle.cancel()
+    with suppress(WorkflowFailureError):
+        await handle.result()
+    first = stage.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id)
+    return await first.fetch_history()
+
+
+async def _sync_all(stage: SyncStage) -> WorkflowHistory:
+    """All connections in three slices."""
+    stage.vendor.add("a", "a1")
+    for number in range(3):
+        await stage.connect(f"account {number}")
+    handle = await stage.client.start_workflow(
+        SyncAllWorkflow.run,
+        SyncAllRequest(slices=3),
+        id=f"sync-all-{stage.provider}",
+        task_queue=SYNC.queue,
+    )
+    await handle.result()
+    return await handle.fetch_history()
+
+
+async def _syncs(env: WorkflowEnvironment) -> None:
+    for job_type, shapes in (("sync", SYNCS), ("sync_all", ("done",))):
+        for shape in shapes:
+            path = HISTORIES / job_type / f"{shape}.json"
+            if path.exists():
+                print(f"{path}: kept")
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                async with sync_stage(env.client, Path(folder)) as stage:
+                    history = await (_sync(stage, shape) if job_type == "sync" else _sync_all(stage))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(_impersonal(json.loads(history.to_json())), indent=1))
+            print(f"{path}: {len(history.events)} events")
+
+
 async def _bulk(env: WorkflowEnvironment) -> None:
     for job_type, shapes in (("broadcast", BROADCASTS), ("daily_digest", DIGESTS)):
         for shape in shapes:
@@ -258,6 +318,7 @@ async def record_notifications() -> None:
         ],
     ) as env:
         await _bulk(env)
+        await _syncs(env)
         for shape in NOTIFICATIONS:
             path = HISTORIES / "notification" / f"{shape}.json"
             if path.exists():

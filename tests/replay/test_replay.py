@@ -17,8 +17,10 @@ from activities.file import FileActivities
 from activities.job import JobActivities
 from activities.notification import NotificationActivities
 from activities.scheduled import ScheduledActivities
+from activities.sync import SyncActivities
+from activities.sync_all import SyncAllActivities
 from runtime.converter import data_converter
-from tests.replay.record import BROADCASTS, DIGESTS, NOTIFICATIONS
+from tests.replay.record import BROADCASTS, DIGESTS, NOTIFICATIONS, SYNCS
 from worker import WORKFLOWS
 from workflows.broadcast import BroadcastWorkflow
 from workflows.step import Job
@@ -33,6 +35,8 @@ ACTIVITIES = {
         ("job", JobActivities),
         ("notification", NotificationActivities),
         ("scheduled", ScheduledActivities),
+        ("sync", SyncActivities),
+        ("sync_all", SyncAllActivities),
     )
     for name, method in inspect.getmembers(owner, inspect.isfunction)
     if not name.startswith("_")
@@ -50,6 +54,8 @@ def test_there_is_a_history_of_every_shape() -> None:
     assert {path.stem for path in HISTORIES if path.parent.name == "notification"} >= set(NOTIFICATIONS)
     assert {path.stem for path in HISTORIES if path.parent.name == "broadcast"} >= set(BROADCASTS)
     assert {path.stem for path in HISTORIES if path.parent.name == "daily_digest"} >= set(DIGESTS)
+    assert {path.stem for path in HISTORIES if path.parent.name == "sync"} >= set(SYNCS)
+    assert {path.stem for path in HISTORIES if path.parent.name == "sync_all"} == {"done"}
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: f"{path.parent.name}-{path.stem}")

@@ -1,14 +1,21 @@
 import asyncio
-from datetime import datetime, timedelta
-from itertools import pairwise
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate, pairwise
 
 import pytest
+from sqlalchemy import event
 
-from runtime.clock import FixedClock
-from store.budgets import PROBE, RETURN_INTERVAL, Budgets, PausedFor
+from runtime.clock import EPOCH, FixedClock
+from store.budgets import LONGEST_RESET, PROBE, RETURN_INTERVAL, Budgets, PausedFor, Slot, Use
 from store.database import Database
+from tests.store.conftest import NOW
 
 SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -172,3 +179,350 @@ async def test_an_outage_does_not_hide_a_refused_credential(budgets: Budgets, cl
     clock.advance(timedelta(minutes=6))
     await budgets.pause("email:relay", PausedFor.OUTAGE, detail="reset")
     assert (await budgets.paused())["email:relay"].paused_for is PausedFor.OUTAGE
+
+
+class Writes:
+    """Counts a database's write transactions."""
+
+    def __init__(self, database: Database) -> None:
+        self.count = 0
+        event.listen(database.main.sync_engine, "before_cursor_execute", self._note)
+
+    def _note(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        self.count += statement.startswith(("INSERT", "UPDATE"))
+
+
+async def run_workers(
+    clock: FixedClock,
+    ask: Callable[[datetime | None, int], Awaitable[Slot]],
+    *,
+    workers: int,
+    seconds: int,
+    costs: tuple[int, ...] = (1,),
+) -> list[tuple[datetime, int]]:
+    """Workers that always have something to send, over simulated time; when each sent, and at what cost.
+
+    Those whose time has come ask side by side.
+    """
+    draw = random.Random(7)
+    ends = clock.now() + seconds * SECOND
+    wakes = {number: clock.now() for number in range(workers)}
+    held: dict[int, datetime] = {}
+    cost = {number: draw.choice(costs) for number in wakes}
+    sent = []
+    while (at := min(wakes.values())) < ends:
+        clock.advance(max(at - clock.now(), timedelta()))
+        awake = [number for number, when in wakes.items() if when <= clock.now()]
+        slots = await asyncio.gather(*(ask(held.get(number), cost[number]) for number in awake))
+        for number, slot in zip(awake, slots, strict=True):
+            if slot.at > clock.now():
+                held[number] = wakes[number] = slot.at
+                continue
+            sent.append((clock.now(), cost[number]))
+            held.pop(number, None)
+            wakes[number] = clock.now() + draw.uniform(0.05, 2) * SECOND
+            cost[number] = draw.choice(costs)
+    return sent
+
+
+def fullest(sent: list[tuple[datetime, int]], per: timedelta) -> int:
+    """The most that any window of this length has, wherever it begins."""
+    sums = [0, *accumulate(cost for _, cost in sent)]
+    first, most = 0, 0
+    for last, (at, _) in enumerate(sent):
+        while sent[first][0] <= at - per:
+            first += 1
+        most = max(most, sums[last + 1] - sums[first])
+    return most
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("burst", "costs", "over"), [(1, (1,), 0), (10, (1,), 9), (6, (1, 2, 6), 5), (1, (1, 4), 3)])
+async def test_workers_together_keep_and_use_the_pace(
+    budgets: Budgets, clock: FixedClock, burst: int, costs: tuple[int, ...], over: int
+) -> None:
+    """`over` is what a burst, or a dear request that is paid for afterwards, adds to a window."""
+    pace = 100 / 60
+    sent = await run_workers(
+        clock,
+        lambda reserved, cost: budgets.reserve(
+            "s", interval=SECOND / pace, burst=burst, reserved=reserved, cost=cost, limit=100, per=MINUTE
+        ),
+        workers=8,
+        seconds=120,
+        costs=costs,
+    )
+    assert fullest(sent, MINUTE) <= 100 + over
+    assert sum(cost for _, cost in sent) >= 0.95 * 200
+    (use,) = await budgets.uses()
+    assert 0 < use.used <= 100 + over
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("costs", [(1,), (1, 2, 3)])
+async def test_workers_together_fill_every_window_and_overfill_none(
+    budgets: Budgets, clock: FixedClock, aligned: bool, costs: tuple[int, ...]
+) -> None:
+    per = timedelta(seconds=90)
+    clock.advance(timedelta(seconds=37))
+    began = clock.now()
+    sent = await run_workers(
+        clock,
+        lambda _, cost: budgets.reserve_window("s", limit=60, per=per, aligned=aligned, cost=cost),
+        workers=12,
+        seconds=90 * 3,
+        costs=costs,
+    )
+    origin = EPOCH if aligned else began
+    windows: Counter[int] = Counter()
+    for at, cost in sent:
+        windows[(at - origin) // per] += cost
+    whole = list(windows.values())[:-1] if aligned else list(windows.values())
+    assert len(whole) == 3
+    assert max(windows.values()) <= 60
+    assert min(whole) >= (60 if costs == (1,) else 58)
+    assert sum(whole) >= 0.95 * 60 * len(whole)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("aligned", [True, False])
+async def test_of_two_processes_at_once_a_window_lets_its_limit_through(
+    url: str, database: Database, clock: FixedClock, aligned: bool
+) -> None:
+    other = Database.open(url)
+    both = [Budgets(each, clock) for each in (database, other)]
+    for _ in range(2):
+        asked = [each.reserve_window("day", limit=25, per=DAY, aligned=aligned) for each in both for _ in range(30)]
+        slots = await asyncio.gather(*asked)
+        begins = clock.now().replace(hour=0) if aligned else clock.now()
+        assert Counter(slot.at for slot in slots) == {clock.now(): 25, begins + DAY: 35}
+        clock.advance(begins + DAY - clock.now())
+    await other.close()
+
+
+@pytest.mark.asyncio
+async def test_windows_begin_at_midnight_or_with_the_first_call(budgets: Budgets, clock: FixedClock) -> None:
+    assert clock.now() == datetime(2026, 11, 24, 9, tzinfo=UTC)
+    for aligned, begins in ((True, NOW.replace(hour=0)), (False, NOW)):
+        scope = f"day:{aligned}"
+        assert (await budgets.reserve_window(scope, limit=2, per=DAY, aligned=aligned)).at == NOW
+        assert (await budgets.reserve_window(scope, limit=2, per=DAY, aligned=aligned, cost=2)).at == begins + DAY
+        assert (await budgets.reserve_window(scope, limit=2, per=DAY, aligned=aligned)).at == NOW
+        full = await budgets.reserve_window(scope, limit=2, per=DAY, aligned=aligned)
+        assert (full.at, full.paused_for, full.detail) == (begins + DAY, None, "2 of 2 calls used")
+    clock.advance(20 * timedelta(hours=1))
+    assert (await budgets.reserve_window("day:True", limit=2, per=DAY, aligned=True)).at == clock.now()
+    assert (await budgets.reserve_window("day:False", limit=2, per=DAY, aligned=False)).at == NOW + DAY
+    clock.advance(20 * timedelta(hours=1))
+    dear = await budgets.reserve_window("day:False", limit=2, per=DAY, aligned=False, cost=5)
+    assert dear.at == clock.now()  # more than any window has room for
+    assert (await budgets.reserve_window("day:False", limit=2, per=DAY, aligned=False)).at == clock.now() + DAY
+
+
+@pytest.mark.asyncio
+async def test_who_asks_a_full_window_writes_nothing(database: Database, budgets: Budgets, clock: FixedClock) -> None:
+    await budgets.reserve_window("day", limit=1, per=DAY, aligned=True)
+    writes = Writes(database)
+    for _ in range(5):
+        await budgets.reserve_window("day", limit=1, per=DAY, aligned=True)
+    assert writes.count == 0
+
+
+@pytest.mark.asyncio
+async def test_a_pause_stops_a_window_too_and_its_waiters_come_back_apart(budgets: Budgets, clock: FixedClock) -> None:
+    until = await budgets.pause("day", PausedFor.OUTAGE, detail="503")
+    slots = [await budgets.reserve_window("day", limit=9, per=DAY, aligned=True) for _ in range(3)]
+    assert [slot.at - until for slot in slots] == [place * RETURN_INTERVAL for place in range(3)]
+    assert {(slot.paused_for, slot.detail, slot.troubled) for slot in slots} == {(PausedFor.OUTAGE, "503", True)}
+    clock.advance(slots[2].at - clock.now())
+    went = await budgets.reserve_window("day", limit=9, per=DAY, aligned=True)
+    assert (went.at, went.troubled) == (clock.now(), True)
+    (use,) = await budgets.uses()
+    assert (use.used, use.remaining, use.next_slot_at) == (1, 8, None)
+
+
+@pytest.mark.asyncio
+async def test_what_costs_more_moves_the_next_slot_further(budgets: Budgets, clock: FixedClock) -> None:
+    slots = [(await budgets.reserve("s", interval=SECOND, cost=cost)).at for cost in (5, 1, 3, 1)]
+    assert [slot - NOW for slot in slots] == [0 * SECOND, 5 * SECOND, 6 * SECOND, 9 * SECOND]
+    slots = [(await budgets.reserve("b", interval=SECOND, burst=10, cost=cost)).at for cost in (4, 6, 4, 1)]
+    assert [slot - NOW for slot in slots] == [0 * SECOND, 0 * SECOND, 4 * SECOND, 5 * SECOND]
+
+
+@pytest.mark.asyncio
+async def test_a_cost_that_is_known_afterwards_is_charged(budgets: Budgets, clock: FixedClock) -> None:
+    await budgets.reserve("s", interval=SECOND, limit=100, per=MINUTE)
+    await budgets.charge("s", SECOND, 7)
+    await budgets.charge("s", SECOND, 0)
+    assert (await budgets.reserve("s", interval=SECOND, limit=100, per=MINUTE)).at == NOW + 8 * SECOND
+    await asyncio.gather(*(budgets.charge("s", SECOND, 2) for _ in range(10)))
+    assert (await budgets.reserve("s", interval=SECOND, limit=100, per=MINUTE)).at == NOW + 29 * SECOND
+    assert (await budgets.uses())[0].used == 1 + 7 + 1 + 20 + 1
+    clock.advance(MINUTE)
+    await budgets.charge("s", SECOND, 3)
+    await budgets.charge("new", SECOND, 3)
+    assert (await budgets.reserve("s", interval=SECOND)).at == clock.now() + 3 * SECOND
+    assert (await budgets.reserve("new")).at == clock.now() + 3 * SECOND
+
+
+@pytest.mark.asyncio
+async def test_none_left_is_a_pause_until_the_reset_that_counts_as_no_failure(
+    database: Database, budgets: Budgets, clock: FixedClock
+) -> None:
+    early = await budgets.reserve("s", interval=SECOND)
+    writes = Writes(database)
+    resets_at = NOW + 5 * MINUTE
+    for _ in range(4):
+        await budgets.observe("s", remaining=0, resets_at=resets_at, limit=5_000, interval=SECOND)
+    assert writes.count == 1
+    moved = await budgets.reserve("s", interval=SECOND, reserved=early.at)
+    assert moved == Slot(resets_at, PausedFor.LIMIT, "none of 5000 left until 24 Nov 09:05:00 UTC", troubled=False)
+    assert (await budgets.reserve("s", interval=SECOND)).at == resets_at + SECOND
+    clock.advance(5 * MINUTE)
+    assert (await budgets.reserve("s", interval=SECOND, reserved=moved.at)).at == resets_at
+    assert await budgets.pause("s", PausedFor.OUTAGE) == clock.now() + SECOND  # the first failure
+
+
+@pytest.mark.asyncio
+async def test_none_left_does_not_hide_a_refused_credential_nor_shorten_its_pause(
+    budgets: Budgets, clock: FixedClock
+) -> None:
+    await budgets.pause("s", PausedFor.AUTH, asked=5 * MINUTE, detail="401")
+    await budgets.observe("s", remaining=0, resets_at=NOW + MINUTE)
+    assert (await budgets.paused())["s"] == Slot(NOW + 5 * MINUTE, PausedFor.AUTH, "401")
+    await budgets.observe("s", remaining=0, resets_at=NOW + 9 * MINUTE)
+    assert (await budgets.paused())["s"] == Slot(NOW + 9 * MINUTE, PausedFor.AUTH, "401")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("interval", [SECOND, None])
+async def test_few_left_are_spread_until_the_reset(
+    budgets: Budgets, clock: FixedClock, interval: timedelta | None
+) -> None:
+    for _ in range(3):
+        await budgets.reserve("s", interval=interval, burst=20)
+    clock.advance(MINUTE)
+    resets_at = clock.now() + 60 * SECOND
+    await budgets.observe("s", remaining=6, resets_at=resets_at, interval=interval)
+    slots = [(await budgets.reserve("s", interval=interval, burst=20)).at for _ in range(8)]
+    apart = [round((later - earlier).total_seconds(), 3) for earlier, later in pairwise(slots)]
+    assert slots[0] == clock.now()
+    assert slots[5] < resets_at <= slots[6]
+    back = 1 if interval else RETURN_INTERVAL.total_seconds()
+    assert apart == [10, 10, 10, 10, 10, 10, back]
+
+
+@pytest.mark.asyncio
+async def test_only_what_changes_the_pace_is_written(database: Database, budgets: Budgets, clock: FixedClock) -> None:
+    resets_at = NOW + 100 * SECOND
+    writes = Writes(database)
+
+    async def seen(remaining: int, written: int) -> None:
+        before = writes.count
+        await budgets.observe("s", remaining=remaining, resets_at=resets_at, interval=SECOND)
+        assert writes.count - before == written, remaining
+
+    await seen(1_000, 0)
+    await seen(100, 0)
+    await seen(96, 0)  # less than 5 % slower
+    await seen(50, 1)
+    await seen(49, 0)
+    await seen(40, 1)
+    await seen(41, 0)
+    clock.advance(50 * SECOND)
+    await seen(40, 1)  # rested: there is more for each
+    await seen(60, 1)  # the usual pace is slow enough
+    await seen(70, 0)
+    await budgets.reserve("s", interval=SECOND)
+    assert (await budgets.reserve("s", interval=SECOND)).at == clock.now() + SECOND
+    clock.advance(50 * SECOND)
+    await seen(0, 0)  # the reset is over
+
+
+@pytest.mark.asyncio
+async def test_a_reset_that_is_absurdly_late_is_capped(budgets: Budgets, clock: FixedClock) -> None:
+    far = datetime(9998, 1, 1, tzinfo=UTC)
+    await budgets.observe("s", remaining=0, resets_at=far)
+    assert (await budgets.reserve("s")).at == NOW + LONGEST_RESET
+    await budgets.observe("t", remaining=31, resets_at=far)
+    assert [(await budgets.reserve("t")).at - NOW for _ in range(2)] == [timedelta(), DAY + timedelta(microseconds=1)]
+
+
+@pytest.mark.asyncio
+async def test_workers_that_heed_the_headers_are_never_refused(budgets: Budgets, clock: FixedClock) -> None:
+    """The vendor allows 60 in five minutes, and somebody else uses 30 of them; we were told 100."""
+    per, allowed, refused = 5 * MINUTE, 60, 0
+    window, left = clock.now(), allowed - 30
+    sent = []
+    while clock.now() < NOW + 15 * MINUTE:
+        slot = await budgets.reserve("s", interval=per / 100)
+        clock.advance(max(slot.at - clock.now(), timedelta()))
+        if slot.paused_for:
+            continue
+        if clock.now() >= window + per:
+            window, left = window + per, allowed - 30
+        refused += left == 0
+        left = max(left - 1, 0)
+        sent.append(clock.now())
+        await budgets.observe("s", remaining=left, resets_at=window + per, limit=allowed, interval=per / 100)
+    assert refused == 0
+    assert len(sent) >= 0.95 * 90
+
+
+@pytest.mark.asyncio
+async def test_others_who_use_a_window_fill_it_for_us_too(
+    database: Database, budgets: Budgets, clock: FixedClock
+) -> None:
+    async def ask(aligned: bool) -> Slot:
+        return await budgets.reserve_window(f"day:{aligned}", limit=100, per=DAY, aligned=aligned)
+
+    for aligned, resets_at in ((True, NOW.replace(hour=0) + DAY), (False, NOW + 3 * MINUTE)):
+        for _ in range(10):
+            await ask(aligned)
+        writes = Writes(database)
+        for remaining in (90, 88, 500, 4, 4):
+            await budgets.observe(f"day:{aligned}", remaining=remaining, resets_at=resets_at, limit=700)
+        assert writes.count == 1
+        asked = await asyncio.gather(*(ask(aligned) for _ in range(9)))
+        assert Counter(slot.at for slot in asked) == {clock.now(): 4, resets_at: 5}
+
+
+@pytest.mark.asyncio
+async def test_what_scopes_are_used_for(budgets: Budgets, clock: FixedClock) -> None:
+    assert await budgets.uses() == []
+    for _ in range(3):
+        await budgets.reserve("jira:c1:issues", interval=SECOND, limit=60, per=MINUTE)
+    await budgets.reserve_window("jira:c1:day", limit=2, per=DAY, aligned=True)
+    await budgets.pause("jira:c2", PausedFor.LIMIT, asked=MINUTE, detail="slow down")
+    for _ in range(2):
+        await budgets.reserve("github:c3", limit=5_000, per=timedelta(hours=1))
+    await budgets.reserve("Jira:other", interval=SECOND)
+    midnight = NOW.replace(hour=0) + DAY
+    day = Use("jira:c1:day", 2, DAY, 1, 1, midnight, None, None, None, "")
+    issues = Use("jira:c1:issues", 60, MINUTE, 3, 57, NOW + MINUTE, NOW + 3 * SECOND, None, None, "")
+    until = NOW + MINUTE
+    blocked = Use("jira:c2", None, None, 0, None, None, until, PausedFor.LIMIT, until, "slow down")
+    assert await budgets.uses("jira:") == [day, issues, blocked]
+    assert await budgets.uses("jira:", limit=1) == [day]
+    github = Use("github:c3", 5_000, timedelta(hours=1), 2, 4_998, NOW + timedelta(hours=1), None, None, None, "")
+    assert await budgets.uses("github") == [github]
+    assert len(await budgets.uses()) == 5
+    assert [use.scope for use in await budgets.uses("%")] == []
+    await budgets.reserve_window("jira:c1:day", limit=2, per=DAY, aligned=True)
+    assert (await budgets.uses("jira:c1:day"))[0].next_slot_at == midnight
+    clock.advance(2 * DAY)
+    day, issues, blocked = await budgets.uses("jira:")
+    assert day == Use("jira:c1:day", 2, DAY, 0, 2, None, None, None, None, "")
+    assert issues == Use("jira:c1:issues", 60, MINUTE, 0, 60, None, None, None, None, "")
+    assert blocked == Use("jira:c2", None, None, 0, None, None, None, None, None, "")
+
+
+@pytest.mark.asyncio
+async def test_unpaced_scopes_are_not_paced_by_recording_their_use(budgets: Budgets, clock: FixedClock) -> None:
+    slots = await asyncio.gather(*(budgets.reserve("s", limit=100, per=MINUTE) for _ in range(20)))
+    assert {slot.at for slot in slots} == {NOW}
+    assert (await budgets.uses())[0].used == 20
+    clock.advance(MINUTE)
+    await budgets.reserve("s", limit=100, per=MINUTE)
+    assert (await budgets.uses())[0].used == 1

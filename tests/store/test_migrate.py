@@ -17,12 +17,20 @@ from store.tables import LEDGER, MAIN
 from tests.store.conftest import migrated
 from tests.store.test_database import ROOT
 
-MAIN_HISTORY = ["0001_first", "0002_page_text_by_content", "0003_notifications", "0004_broadcasts", "0005_events"]
+MAIN_HISTORY = [
+    "0001_first",
+    "0002_page_text_by_content",
+    "0003_notifications",
+    "0004_broadcasts",
+    "0005_events",
+    "0006_connections",
+]
 EVERYTHING = [*MAIN_HISTORY, "0001_effects", "0002_owner"]
 SINCE_0003 = (
     *("people", "targets", "preferences", "suppressions", "notifications", "budgets"),
     *("recipient_sets", "recipients", "audiences", "broadcasts", "broadcast_chunks"),
     *("events", "digest_settings", "digests"),
+    *("connections", "sync_places", "synced_rows"),
 )
 MIGRATE = """
 import asyncio, json, sys

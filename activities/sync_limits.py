@@ -1,0 +1,175 @@
+"""When a page may be asked for: the budgets that the store keeps, and the pauses that vendors ask for.
+
+The rates of queues and of their fairness keys are the Temporal server's (runtime/queue_limits.py). A scope is a text:
+`sync:<vendor>` rests while the vendor does not work, `sync:<vendor>:<connection>` while it throttles that connection,
+and below them each budget has one.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from pydantic import JsonValue, TypeAdapter
+
+from activities.connectors.spec import Budget, Connector, Holder, Judgement, KeptBy, Meaning, Observed, Resource
+from activities.connectors.spec import Settings as ConnectionSettings
+from contracts.payloads.job import WaitUntil
+from runtime.clock import Clock
+from store.budgets import Budgets, PausedFor, Slot
+
+log = structlog.get_logger(__name__)
+
+SOON = timedelta(seconds=1)  # a shorter wait is not worth a trip through the server
+BEHIND = timedelta(milliseconds=50)  # a vendor's second begins a little after ours
+SLOTS: TypeAdapter[dict[str, datetime]] = TypeAdapter(dict[str, datetime])
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks for what."""
+
+    connector: Connector
+    resource: Resource
+    connection_id: str
+    settings: ConnectionSettings
+
+    @property
+    def vendor(self) -> str:
+        """The scope of all connections."""
+        return f"sync:{self.connector.name}"
+
+    @property
+    def account(self) -> str:
+        """The scope of this connection."""
+        return f"{self.vendor}:{self.connection_id}"
+
+    def scope(self, budget: Budget) -> str:
+        """The budget's."""
+        return f"{self.vendor if budget.holder is Holder.APP else self.account}:{budget.name}"
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """Those that this request uses, with the limits of this connection's plan."""
+        return tuple(each.having(self.settings.limits) for each in self.connector.budgets_of(self.resource))
+
+    @property
+    def paced(self) -> dict[str, Budget]:
+        """Those that the store keeps, by scope."""
+        return {self.scope(each): each for each in self.budgets if each.kept_by is KeptBy.STORE}
+
+    def rests(self, budget: str) -> tuple[str, ...]:
+        """The scopes that rest when the vendor says that a budget, or one it does not name, is used up."""
+        named = [self.scope(each) for each in self.budgets if each.name == budget]
+        own = [self.scope(each) for each in self.resource.budgets if each.kept_by is KeptBy.STORE]
+        return tuple(named or ([] if budget else own) or [self.account])
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """It may go now. `troubled` are scopes to which a success is news."""
+
+    troubled: frozenset[str]
+
+
+class Limits:
+    """Queries and changes of budgets, for pages."""
+
+    def __init__(self, budgets: Budgets, clock: Clock) -> None:
+        self._budgets = budgets
+        self._clock = clock
+
+    async def admit(self, caller: Caller, place: JsonValue) -> Admitted | WaitUntil:
+        """Whether it may go; `place` has the slots that an earlier wait was for."""
+        reserved = SLOTS.validate_python((place or {}).get("slots", {})) if isinstance(place, Mapping) else {}
+        slots = await self._budgets.reserve_unpaced([caller.vendor, caller.account], reserved)
+        paced = caller.paced
+        for scope, budget in paced.items():
+            slots[scope] = await self._budgets.reserve(
+                scope,
+                interval=budget.interval,
+                reserved=reserved.get(scope),
+                limit=budget.limit,
+                per=budget.per,
+            )
+        scope, latest = max(slots.items(), key=lambda each: each[1].at)
+        now = self._clock.now()
+        if latest.at - now > SOON:
+            return WaitUntil(
+                until=latest.at, waiting_for=self._why(caller, scope, latest), place={"slots": _told(slots)}
+            )
+        if latest.at > now:
+            await asyncio.sleep((latest.at - now).total_seconds())
+        return Admitted(frozenset(scope for scope, slot in slots.items() if slot.troubled))
+
+    async def went_well(
+        self, caller: Caller, admitted: Admitted, rows: int, observed: tuple[Observed, ...], rest: timedelta | None
+    ) -> None:
+        """A page came: pay what it cost besides the request, and heed what its headers say.
+
+        Args:
+            caller: whose page.
+            admitted: by `admit`.
+            rows: that it had.
+            observed: by its headers.
+            rest: that the vendor wishes for.
+        """
+        for scope, budget in caller.paced.items():
+            more = budget.points(rows) - 1 if budget.points else 0
+            if more > 0:
+                await self._budgets.charge(scope, budget.interval, more)
+        await self.heed(caller, observed)
+        for scope in sorted(admitted.troubled):
+            await self._budgets.succeeded(scope)
+        if rest is not None and rest > timedelta():
+            await self._budgets.pause(caller.account, PausedFor.LIMIT, asked=rest, detail="asked to be asked less")
+
+    async def heed(self, caller: Caller, observed: tuple[Observed, ...]) -> None:
+        """What headers say of budgets: other clients of the same account use them too."""
+        known = {each.name: each for each in caller.budgets}
+        for each in observed:
+            budget = known.get(each.budget) or next((found for found in known.values() if not each.budget), None)
+            named = budget is not None and budget.name == each.budget
+            scope = caller.scope(budget) if budget is not None and named else caller.account
+            await self._budgets.observe(
+                scope,
+                remaining=each.remaining,
+                resets_at=each.resets_at,
+                limit=each.limit,
+                interval=budget.interval if budget else None,
+            )
+
+    async def refused(self, caller: Caller, judgement: Judgement) -> WaitUntil:
+        """Everybody of the scope rests; when to come back."""
+        throttled = judgement.meaning is Meaning.THROTTLED
+        scopes = caller.rests(judgement.budget) if throttled else (caller.vendor,)
+        why = PausedFor.LIMIT if throttled else PausedFor.OUTAGE
+        detail = f"{judgement.code}: {judgement.detail}" if judgement.detail else judgement.code
+        log.warning("vendor.refused", vendor=caller.connector.name, scopes=scopes, why=why.value, code=judgement.code)
+        until = max([await self._budgets.pause(scope, why, asked=judgement.wait, detail=detail) for scope in scopes])
+        name = caller.connector.name
+        words = f"{name}, which asks for a pause ({detail})" if throttled else f"{name}, which does not work ({detail})"
+        return WaitUntil(until=until + BEHIND, waiting_for=words[:300])
+
+    @staticmethod
+    def _why(caller: Caller, scope: str, slot: Slot) -> str:
+        name = caller.connector.name
+        if slot.paused_for is not None:
+            what = "which does not work" if slot.paused_for is PausedFor.OUTAGE else "which asks for a pause"
+            return f"{name}, {what} ({slot.detail})"[:300]
+        budget = caller.paced.get(scope)
+        if budget is None:
+            return f"a slot of {name}"
+        return f"a slot of {name}'s {budget.name} ({budget.limit:,} per {_span(budget.per)})"
+
+
+def _told(slots: Mapping[str, Slot]) -> JsonValue:
+    told: JsonValue = SLOTS.dump_python({scope: slot.at for scope, slot in slots.items()}, mode="json")
+    return told
+
+
+def _span(per: timedelta) -> str:
+    named = {60: "minute", 3600: "hour", 86400: "day"}
+    seconds = per.total_seconds()
+    return named.get(int(seconds), f"{seconds:g} s") if seconds == int(seconds) else f"{seconds:g} s"
