@@ -4,6 +4,7 @@ Repeating a page is safe: rows are known by their ids and contents, and the plac
 transaction of the last row of this one, never ahead of it.
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,7 +16,7 @@ from activities.connectors.engine import Ask, Engine, Page
 from activities.connectors.known import UnknownProvider, connector
 from activities.connectors.spec import Connector, Credentials, Judgement, Meaning
 from activities.heartbeat import heartbeating
-from activities.sync_limits import Caller, Limits
+from activities.sync_limits import Caller, Limits, is_away
 from activities.sync_place import Place, Walk, opened, parent_of
 from contracts.errors import FailureKind, failure
 from contracts.payloads.job import WaitUntil
@@ -31,7 +32,7 @@ from contracts.payloads.sync import (
 from runtime.clock import Clock
 from store.connections import Connection, Connections, ConnectionState
 from store.database import DatabaseUnavailable
-from store.synced import Counts, StoredRow, Synced
+from store.synced import PAUSE, Counts, StoredRow, Synced
 from store.synced import Place as StoredPlace
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,10 @@ REFRESH_BEFORE = timedelta(minutes=1)  # an access token's end
 STORE_AWAY = timedelta(seconds=5)  # until it is asked again
 FROZEN = "connection_frozen"
 MAX_RESTARTS = 3  # of a pass whose cursor is gone
+MAX_TROUBLES = 20  # failures of the vendor at one page, some 15 minutes; a vendor that is away is waited for
+NO_PAGE = frozenset({Meaning.GONE_CURSOR, Meaning.MISSING, Meaning.PERMANENT})  # answers that cost no rows
+AFTER_CANCEL_SECONDS = 10.0
+STORE_AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +117,15 @@ class SyncActivities:
         connection = await self._connection(order.job.tenant, order.connection_id)
         async with heartbeating():
             for resource in self._connector(connection.provider).resources:
-                while resource.parent and await self._synced.sweep_orphans(
-                    connection.connection_id, resource.name, resource.parent
-                ):
-                    pass
-        await self._connections.note_synced(order.job.tenant, order.connection_id, order.job.job_id)
+                if resource.parent:
+                    await self._sweep_orphans(connection.connection_id, resource.name, resource.parent)
+        if order.synced:
+            await self._connections.note_synced(order.job.tenant, order.connection_id, order.job.job_id)
         return SyncFinished()
+
+    async def _sweep_orphans(self, connection_id: str, resource: str, parents: str) -> None:
+        while await self._synced.sweep_orphans(connection_id, resource, parents):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(PAUSE.total_seconds())
 
     async def _pull(self, work: _Work) -> PagePulled | WaitUntil:
         resource = work.caller.resource
@@ -136,7 +144,10 @@ class SyncActivities:
         admitted = await self._limits.admit(work.caller, work.order.resume)
         if isinstance(admitted, WaitUntil):
             return admitted
-        since = place.asks_since(parent)
+        left_out = parent is not None and await self._synced.is_left_out(
+            work.connection.connection_id, resource.name, parent.row_id
+        )
+        since = place.asks_since(parent, left_out=left_out)
         ask = Ask(resource, work.caller.settings, since, parent_of(parent) if parent else None, place.cursor)
         page, version = await self._ask(work, ask)
         if page.judgement.meaning is Meaning.UNAUTHORIZED:
@@ -144,7 +155,7 @@ class SyncActivities:
         if page.judgement.meaning is not Meaning.OK:
             return await self._not_ok(work, place, page)
         await self._limits.went_well(work.caller, admitted, page.received, page.observed, page.judgement.wait)
-        return await self._keep(work, place, page, listed_all=since is None)
+        return await self._keep(work, place, page, listed_all=since is None, left_out=left_out)
 
     async def _at_parent(self, work: _Work, place: Place) -> tuple[Place, StoredRow | None]:
         """The parent whose rows are listed now; the next one where there is none, or it is gone."""
@@ -184,12 +195,21 @@ class SyncActivities:
     async def _refresh(
         self, work: _Work, credentials: Credentials, version: int
     ) -> tuple[Credentials | Judgement, int]:
-        """Stored before it is used: a vendor that rotates refresh tokens takes each only once."""
+        """Stored before it is used: a vendor that rotates refresh tokens takes each only once.
+
+        Cancelled, it still stores what the vendor gave: there is no other copy.
+        """
+        renewing = asyncio.create_task(self._renew(work, credentials, version))
+        try:
+            return await asyncio.shield(renewing)
+        except asyncio.CancelledError:
+            await asyncio.wait({renewing}, timeout=AFTER_CANCEL_SECONDS)
+            raise
+
+    async def _renew(self, work: _Work, credentials: Credentials, version: int) -> tuple[Credentials | Judgement, int]:
         connection = work.connection
         renewed = await self._engine.refresh(work.caller.connector, credentials)
-        if isinstance(renewed, Credentials) and await self._connections.replace_credentials(
-            connection.tenant, connection.connection_id, version, _told(renewed)
-        ):
+        if isinstance(renewed, Credentials) and await self._replace(connection, version, renewed):
             return renewed, version + 1
         if isinstance(renewed, Judgement) and renewed.meaning is not Meaning.UNAUTHORIZED:
             return renewed, version
@@ -197,6 +217,20 @@ class SyncActivities:
         if newest != version:  # the customer, or another worker, was faster
             return Credentials.model_validate(sealed), newest
         return renewed, version
+
+    async def _replace(self, connection: Connection, version: int, renewed: Credentials) -> bool:
+        """Store new credentials, patiently: the old ones are of no use any more."""
+        for pause in STORE_AGAIN_SECONDS:
+            try:
+                return await self._connections.replace_credentials(
+                    connection.tenant, connection.connection_id, version, _told(renewed)
+                )
+            except DatabaseUnavailable as error:
+                log.warning("credentials.not_stored", connection=connection.connection_id, reason=str(error))
+                await asyncio.sleep(pause)
+        return await self._connections.replace_credentials(
+            connection.tenant, connection.connection_id, version, _told(renewed)
+        )
 
     async def _freeze(self, work: _Work, place: Place, judgement: Judgement, version: int) -> PagePulled:
         """Nobody asks with these credentials again. If they were renewed meanwhile, the page is asked for again."""
@@ -213,8 +247,14 @@ class SyncActivities:
         name = work.caller.connector.name
         said = _said(judgement)
         await self._limits.heed(work.caller, page.observed)
+        if judgement.meaning in NO_PAGE:
+            await self._limits.settle(work.caller, 0)
         match judgement.meaning:
-            case Meaning.THROTTLED | Meaning.OVERLOADED:
+            case Meaning.THROTTLED:
+                return await self._limits.refused(work.caller, judgement)
+            case Meaning.OVERLOADED if is_away(judgement) or place.troubles < MAX_TROUBLES:
+                if not is_away(judgement):
+                    await self._saved(work, place.having(troubles=place.troubles + 1))
                 return await self._limits.refused(work.caller, judgement)
             case Meaning.GONE_CURSOR if place.restarts < MAX_RESTARTS:
                 log.warning("cursor.gone", vendor=name, resource=resource.name, why=said)
@@ -222,11 +262,26 @@ class SyncActivities:
                 return await self._saved(work, again.having(restarts=place.restarts + 1, counts=place.counts))
             case Meaning.MISSING if place.parent is not None:
                 log.info("parent.left_out", vendor=name, resource=resource.name, parent=place.parent, why=said)
+                await self._synced.leave_out(work.connection.connection_id, resource.name, [place.parent])
                 return await self._saved(work, await self._onwards(work, place))
         kind = FailureKind.UNREADABLE if judgement.code == "schema" else FailureKind.REJECTED
-        raise failure(kind, judgement.code, f"{name}, {resource.name}: {said}")
+        return await self._give_up(work, place, kind, judgement.code, said)
 
-    async def _keep(self, work: _Work, place: Place, page: Page, *, listed_all: bool) -> PagePulled:
+    async def _give_up(self, work: _Work, place: Place, kind: FailureKind, code: str, said: str) -> PagePulled:
+        """Nobody stands at this page again: the next parent has its turn, or the next job begins the list anew."""
+        name, resource = work.caller.connector.name, work.caller.resource
+        log.warning("page.given_up", vendor=name, resource=resource.name, parent=place.parent, code=code, why=said)
+        message = f"{name}, {resource.name}: {said}"
+        if place.parent is None:
+            await self._saved(work, place.having(cursor=None, cursors=(), troubles=0))
+            raise failure(kind, code, message)
+        await self._synced.leave_out(work.connection.connection_id, resource.name, [place.parent])
+        pulled = await self._saved(work, await self._onwards(work, place))
+        return pulled.model_copy(
+            update={"refused": f"{message} (under {resource.parent} {place.parent})", "cause": code}
+        )
+
+    async def _keep(self, work: _Work, place: Place, page: Page, *, listed_all: bool, left_out: bool) -> PagePulled:
         resource = work.caller.resource
         place = place.having(dated=place.dated or page.dated, spoiled=place.spoiled or bool(page.malformed))
         found = ResourceCounts(malformed=len(page.malformed), pages=1)
@@ -239,13 +294,15 @@ class SyncActivities:
                 first=page.malformed[0],
             )
         if page.cursor is not None and place.repeats(page.cursor):
-            message = f"{work.caller.connector.name}, {resource.name}: the list comes back to a page it had before"
-            raise failure(FailureKind.UNREADABLE, "repeated_cursor", message)
+            said = "the list comes back to a page that it had before"
+            return await self._give_up(work, place, FailureKind.UNREADABLE, "repeated_cursor", said)
         seen_by = place.pass_id if listed_all else None
         if page.cursor is not None:
             return await self._saved(work, place.at(page.cursor), page, found, seen_by)
         if not listed_all or place.spoiled:
             return await self._saved(work, await self._onwards(work, place), page, found, seen_by)
+        if left_out and place.parent is not None:
+            await self._synced.take_in(work.connection.connection_id, resource.name, place.parent)
         sweeping = place.having(cursor=None, sweeping=True)
         saved = await self._saved(work, sweeping, page, found, seen_by)
         swept = await self._sweep(work, sweeping.having(counts=saved.counts))
@@ -262,6 +319,7 @@ class SyncActivities:
             work.connection.connection_id, work.caller.resource.name, pass_id=place.pass_id, parent_id=place.parent
         ):
             deleted += swept
+            await asyncio.sleep(PAUSE.total_seconds())
         counts = place.counts.plus(ResourceCounts(deleted=deleted))
         return place.having(counts=counts).behind_list()
 

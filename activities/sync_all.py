@@ -4,6 +4,7 @@ import zlib
 
 import structlog
 from temporalio import activity
+from temporalio.service import RPCError
 
 from activities.connectors.spec import Connector
 from activities.heartbeat import heartbeating
@@ -33,21 +34,32 @@ class SyncAllActivities:
 
     @activity.defn(name="sync_all.set_limits")
     async def set_limits(self, order: SetLimits) -> LimitsSet:  # noqa: ARG002 - every step has one
-        """Bring each vendor's queue in line with the number of its connections."""
+        """Bring each vendor's queue in line with the number of its connections.
+
+        A limit that cannot be set keeps nobody from being synced: the next run tries again.
+        """
         changed: list[str] = []
         async with heartbeating():
             for name, connector in self._connectors.items():
                 limit = wanted(connector, await self._connections.count_active(name))
-                changed += await queue_limits.apply(activity.client(), connector.queue, limit)
+                try:
+                    changed += await queue_limits.apply(activity.client(), connector.queue, limit)
+                except RPCError as error:
+                    log.error("queue.limit_not_set", queue=connector.queue, reason=str(error))  # noqa: TRY400 - says it all
         return LimitsSet(changed=tuple(changed))
 
     @activity.defn(name="sync_all.start_syncs")
     async def start_syncs(self, order: StartSyncs) -> SyncsStarted:
         """Start the syncs of the active connections of this slice; one that runs is left alone.
 
-        A connection is always of the same slice, so that its syncs are a window apart.
+        A connection is always of the same slice, so that its syncs are a window apart. One that cannot be started does
+        not keep the others.
+
+        Raises:
+            RPCError: none could be started.
         """
         started = running = 0
+        failed: RPCError | None = None
         after: str | None = None
         async with heartbeating():
             while True:
@@ -60,10 +72,17 @@ class SyncAllActivities:
                     if each.provider not in self._connectors:
                         log.error("provider.unknown", provider=each.provider, connection=each.connection_id)
                         continue
-                    begun = await start_sync(activity.client(), self._database, self._jobs, each)
+                    try:
+                        begun = await start_sync(activity.client(), self._database, self._jobs, each)
+                    except RPCError as error:
+                        log.error("sync.not_started", connection=each.connection_id, reason=str(error))  # noqa: TRY400
+                        failed = error
+                        continue
                     if begun.joined:
                         running += 1
                     else:
                         started += 1
+                if after is None and failed is not None and not (started or running):
+                    raise failed
                 if after is None:
                     return SyncsStarted(started=started, running=running)

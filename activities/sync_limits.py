@@ -23,17 +23,20 @@ log = structlog.get_logger(__name__)
 
 SOON = timedelta(seconds=1)  # a shorter wait is not worth a trip through the server
 BEHIND = timedelta(milliseconds=50)  # a vendor's second begins a little after ours
+ROWS = 100  # of a page, where its size is not known
+AWAY = frozenset({"connection", "http_502", "http_503", "http_504"})  # other failures may be of one account only
 SLOTS: TypeAdapter[dict[str, datetime]] = TypeAdapter(dict[str, datetime])
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks for what."""
+    """Who asks for what, and how many rows the page may have."""
 
     connector: Connector
     resource: Resource
     connection_id: str
     settings: ConnectionSettings
+    expected: int = ROWS
 
     @property
     def vendor(self) -> str:
@@ -56,14 +59,33 @@ class Caller:
 
     @property
     def paced(self) -> dict[str, Budget]:
-        """Those that the store keeps, by scope."""
-        return {self.scope(each): each for each in self.budgets if each.kept_by is KeptBy.STORE}
+        """Those that the store keeps, by scope. A queue has the same limit for all connections, and none's own plan."""
+        return {
+            self.scope(each): each
+            for each in self.budgets
+            if each.kept_by is KeptBy.STORE or (each.holder is Holder.CONNECTION and each.name in self.settings.limits)
+        }
+
+    def shares(self, scope: str) -> bool:
+        """Whether other connections, which may be other tenants', have the scope too."""
+        return scope != self.account and not scope.startswith(f"{self.account}:")
 
     def rests(self, budget: str) -> tuple[str, ...]:
         """The scopes that rest when the vendor says that a budget, or one it does not name, is used up."""
         named = [self.scope(each) for each in self.budgets if each.name == budget]
         own = [self.scope(each) for each in self.resource.budgets if each.kept_by is KeptBy.STORE]
         return tuple(named or ([] if budget else own) or [self.account])
+
+
+def page_size(resource: Resource) -> int:
+    """How many rows a full page has."""
+    size = getattr(resource.paging, "size", None)
+    return size if isinstance(size, int) and size > 0 else ROWS
+
+
+def is_away(judgement: Judgement) -> bool:
+    """Whether no connection gets an answer of the vendor."""
+    return judgement.meaning is Meaning.OVERLOADED and judgement.code in AWAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +106,23 @@ class Limits:
         """Whether it may go; `place` has the slots that an earlier wait was for."""
         reserved = SLOTS.validate_python((place or {}).get("slots", {})) if isinstance(place, Mapping) else {}
         slots = await self._budgets.reserve_unpaced([caller.vendor, caller.account], reserved)
-        paced = caller.paced
+        # a connection that rests takes no slots from others
+        paced = {} if max(each.at for each in slots.values()) - self._clock.now() > SOON else caller.paced
         for scope, budget in paced.items():
             slots[scope] = await self._budgets.reserve(
                 scope,
                 interval=budget.interval,
                 reserved=reserved.get(scope),
+                cost=_cost(budget, caller.expected),
                 limit=budget.limit,
                 per=budget.per,
             )
         scope, latest = max(slots.items(), key=lambda each: each[1].at)
         now = self._clock.now()
         if latest.at - now > SOON:
+            held = reserved | {name: slot.at for name, slot in slots.items()}
             return WaitUntil(
-                until=latest.at, waiting_for=self._why(caller, scope, latest), place={"slots": _told(slots)}
+                until=latest.at, waiting_for=self._why(caller, scope, latest), place={"slots": _told(held)}
             )
         if latest.at > now:
             await asyncio.sleep((latest.at - now).total_seconds())
@@ -106,7 +131,7 @@ class Limits:
     async def went_well(
         self, caller: Caller, admitted: Admitted, rows: int, observed: tuple[Observed, ...], rest: timedelta | None
     ) -> None:
-        """A page came: pay what it cost besides the request, and heed what its headers say.
+        """A page came: settle what it cost, and heed what its headers say.
 
         Args:
             caller: whose page.
@@ -115,15 +140,17 @@ class Limits:
             observed: by its headers.
             rest: that the vendor wishes for.
         """
-        for scope, budget in caller.paced.items():
-            more = budget.points(rows) - 1 if budget.points else 0
-            if more > 0:
-                await self._budgets.charge(scope, budget.interval, more)
+        await self.settle(caller, rows)
         await self.heed(caller, observed)
         for scope in sorted(admitted.troubled):
             await self._budgets.succeeded(scope)
         if rest is not None and rest > timedelta():
             await self._budgets.pause(caller.account, PausedFor.LIMIT, asked=rest, detail="asked to be asked less")
+
+    async def settle(self, caller: Caller, rows: int) -> None:
+        """Pay what an admitted page cost besides what was expected, or give back what it did not cost."""
+        for scope, budget in caller.paced.items():
+            await self._budgets.charge(scope, budget.interval, _cost(budget, rows) - _cost(budget, caller.expected))
 
     async def heed(self, caller: Caller, observed: tuple[Observed, ...]) -> None:
         """What headers say of budgets: other clients of the same account use them too."""
@@ -143,14 +170,22 @@ class Limits:
     async def refused(self, caller: Caller, judgement: Judgement) -> WaitUntil:
         """Everybody of the scope rests; when to come back."""
         throttled = judgement.meaning is Meaning.THROTTLED
-        scopes = caller.rests(judgement.budget) if throttled else (caller.vendor,)
+        if throttled:
+            scopes = caller.rests(judgement.budget)
+        else:
+            scopes = (caller.vendor if is_away(judgement) else caller.account,)
         why = PausedFor.LIMIT if throttled else PausedFor.OUTAGE
         detail = f"{judgement.code}: {judgement.detail}" if judgement.detail else judgement.code
-        log.warning("vendor.refused", vendor=caller.connector.name, scopes=scopes, why=why.value, code=judgement.code)
-        until = max([await self._budgets.pause(scope, why, asked=judgement.wait, detail=detail) for scope in scopes])
         name = caller.connector.name
+        log.warning(
+            "vendor.refused", vendor=name, scopes=scopes, why=why.value, code=judgement.code, detail=judgement.detail
+        )
+        ends = []
+        for scope in scopes:
+            told = judgement.code if caller.shares(scope) else detail  # the words may be about one tenant's data
+            ends.append(await self._budgets.pause(scope, why, asked=judgement.wait, detail=told))
         words = f"{name}, which asks for a pause ({detail})" if throttled else f"{name}, which does not work ({detail})"
-        return WaitUntil(until=until + BEHIND, waiting_for=words[:300])
+        return WaitUntil(until=max(ends) + BEHIND, waiting_for=words[:300])
 
     @staticmethod
     def _why(caller: Caller, scope: str, slot: Slot) -> str:
@@ -164,8 +199,12 @@ class Limits:
         return f"a slot of {name}'s {budget.name} ({budget.limit:,} per {_span(budget.per)})"
 
 
-def _told(slots: Mapping[str, Slot]) -> JsonValue:
-    told: JsonValue = SLOTS.dump_python({scope: slot.at for scope, slot in slots.items()}, mode="json")
+def _cost(budget: Budget, rows: int) -> int:
+    return budget.points(rows) if budget.points else 1
+
+
+def _told(slots: dict[str, datetime]) -> JsonValue:
+    told: JsonValue = SLOTS.dump_python(slots, mode="json")
     return told
 
 

@@ -33,6 +33,7 @@ class Place(BaseModel):
         sweeping: the list has ended, and what it did not show is being deleted.
         finished: the pass is done.
         restarts: how often its cursor was gone.
+        troubles: how often the vendor failed at this very page.
         counts: of the pass.
     """
 
@@ -53,6 +54,7 @@ class Place(BaseModel):
     sweeping: bool = False
     finished: bool = False
     restarts: int = 0
+    troubles: int = 0
     counts: ResourceCounts = ResourceCounts()
 
     def having(self, **changes: object) -> "Place":
@@ -65,17 +67,17 @@ class Place(BaseModel):
 
     def at(self, cursor: str) -> "Place":
         """On the list's next page."""
-        return self.having(cursor=cursor, cursors=(*self.cursors, _digest(cursor))[-CURSORS:])
+        return self.having(cursor=cursor, cursors=(*self.cursors, _digest(cursor))[-CURSORS:], troubles=0)
 
     def behind_list(self) -> "Place":
         """The list is done: of one parent, or of the whole resource."""
-        done = self.having(cursor=None, cursors=(), spoiled=False, sweeping=False)
+        done = self.having(cursor=None, cursors=(), spoiled=False, sweeping=False, troubles=0)
         return done.having(finished=True) if self.parent is None else done.having(after=self.parent, parent=None)
 
-    def asks_since(self, parent: StoredRow | None) -> datetime | None:
-        """What to ask for. A parent that was not there in the pass before is asked for everything."""
+    def asks_since(self, parent: StoredRow | None, *, left_out: bool) -> datetime | None:
+        """What to ask for. A parent that the pass before did not see, or left out, is asked for everything."""
         new = parent is not None and self.before is not None and parent.first_seen_at >= self.before
-        return None if self.full or new else self.since
+        return None if self.full or new or left_out else self.since
 
 
 def opened(stored: Place | None, resource: Resource, *, job_id: str, full: bool, now: datetime) -> Place:
@@ -83,10 +85,10 @@ def opened(stored: Place | None, resource: Resource, *, job_id: str, full: bool,
 
     One that an earlier job left unfinished goes on, unless everything is asked for again.
     """
-    if stored is not None and stored.finished and stored.job_id == job_id:
-        return stored  # its last answer was lost
-    if stored is not None and not stored.finished and (stored.full or not full):
-        return stored.having(job_id=job_id)
+    if stored is not None and stored.job_id == job_id:
+        return stored  # finished: its last answer was lost
+    if stored is not None and not stored.finished and not full:
+        return stored.having(job_id=job_id, restarts=0, troubles=0)
     fresh = Place(pass_id=job_id, job_id=job_id, begun=now)
     if stored is None or full:
         return fresh
@@ -108,12 +110,25 @@ class Walk:
         changed_since = place.before if resource.changed else None
         while True:
             found = await self._synced.parents(
-                connection_id, resource.parent, after=after, changed_since=changed_since, limit=PARENTS
+                connection_id,
+                resource.parent,
+                after=after,
+                changed_since=changed_since,
+                left_out_of=resource.name,
+                limit=PARENTS,
             )
+            passed: list[str] = []
+            following = None
             for row in found:
                 if resource.visit(row.data):
-                    return place.having(parent=row.row_id, after=after), row
-                after = row.row_id
+                    following = row
+                    break
+                passed.append(row.row_id)
+            if passed and resource.since is not None:  # should it be visited one day, it is asked for everything
+                await self._synced.leave_out(connection_id, resource.name, passed)
+            after = passed[-1] if passed else after
+            if following is not None:
+                return place.having(parent=following.row_id, after=after), following
             if len(found) < PARENTS:
                 return place.having(after=after, finished=True), None
 

@@ -37,7 +37,7 @@ VENDORS: dict[str, dict[str, int]] = {
     "github": {"repos": 1, "issues": 2_000_000, "comments": 1},
     "jira": {"projects": 1, "issues": 2_000_000, "comments": 0, "users": 1},
     "figma": {"projects": 5_000, "files": 1, "comments": 1, "versions": 1},
-    "slack": {"channels": 1_000, "messages": 1, "replies": 0, "users": 1},
+    "slack": {"channels": 4_000, "messages": 1, "replies": 0, "users": 1},
 }
 # The quotas that are to be used up, and the minutes of their windows.
 SATURATED = {"github primary": 60, "jira points": 60, "figma tier2": 1, "slack conversations.history": 1}
@@ -46,13 +46,17 @@ SATURATED = {"github primary": 60, "jira points": 60, "figma tier2": 1, "slack c
 async def connect(services: Services, simulator: httpx.AsyncClient, vendor: str, number: int) -> Connection:
     asked = {"name": f"acme-{number}", "sizes": VENDORS[vendor]}
     account = (await simulator.post(f"/control/vendors/accounts/{vendor}", json=asked)).raise_for_status().json()
-    settings = {name: account["options"][name] for name in ("cloud_id", "team_id") if name in account["options"]}
+    options = account["options"]
+    settings = {
+        "jira": {"cloud_id": options.get("cloud_id"), "time_zone": options.get("zone")},
+        "figma": {"team_id": options.get("team_id")},
+    }
     names = ("access_token", "refresh_token", "client_id", "client_secret")
     return await services.connections.create(
         f"tenant-{number}",
         vendor,
         account["name"],
-        settings=settings if vendor in {"jira", "figma"} else {},
+        settings=settings.get(vendor, {}),
         credentials={name: account[name] for name in names},
     )
 

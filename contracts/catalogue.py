@@ -205,8 +205,8 @@ SYNC = JobType(
     when_exhausted=WhenExhausted.FAIL,
     steps=(
         quick("begin", local=True),
-        # schedule_to_close holds the wait in the vendor's queue behind other connections
-        slow("pull_page", minutes=3, overall=timedelta(hours=24)),
+        # schedule_to_close holds the wait in the vendor's queue, which an operator may stop for days
+        slow("pull_page", minutes=3, overall=timedelta(days=31)),
         slow("finish", minutes=10),
     ),
 )

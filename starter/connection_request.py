@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, SecretStr, StringConstraints, ValidationError
 
-from activities.connectors.spec import Connector, Credentials
+from activities.connectors.spec import Connector, Credentials, Holder, KeptBy
 from activities.connectors.spec import Settings as ConnectionSettings
 from starter.request_model import RequestModel, in_words
 
@@ -84,13 +84,23 @@ def _of_settings(connector: Connector, settings: dict[str, JsonValue]) -> list[d
     found = _validated(connector.settings, settings, "settings")
     if not isinstance(found, ConnectionSettings):
         return found
-    budgets = {each.name for resource in connector.resources for each in connector.budgets_of(resource)}
-    has = f"it has {', '.join(sorted(budgets))}" if budgets else "it has none"
-    return [
-        {"field": f"settings.limits.{name}", "problem": f"is no budget of {connector.name}; {has}"}
-        for name in found.limits
-        if name not in budgets
-    ]
+    problems = {name: _of_limit(connector, name, limit) for name, limit in found.limits.items()}
+    return [{"field": f"settings.limits.{name}", "problem": problem} for name, problem in problems.items() if problem]
+
+
+def _of_limit(connector: Connector, name: str, limit: int) -> str:
+    """What is wrong with the limit of a plan; empty if nothing is."""
+    budgets = {each.name: each for resource in connector.resources for each in connector.budgets_of(resource)}
+    budget = budgets.get(name)
+    if budget is None:
+        own = sorted(each.name for each in budgets.values() if each.holder is Holder.CONNECTION)
+        has = f"it has {', '.join(own)}" if own else "it has none"
+        return f"is no budget of {connector.name}; {has}"
+    if budget.holder is Holder.APP:
+        return f"is shared by all connections of {connector.name}, and no connection's plan changes it: leave it out"
+    if budget.kept_by is KeptBy.QUEUE and limit > budget.limit:
+        return f"may be at most {budget.limit:,}, because the queue of {connector.name} lets no connection have more"
+    return ""
 
 
 def _of_credentials(credentials: dict[str, JsonValue]) -> list[dict[str, str]]:

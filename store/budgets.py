@@ -24,6 +24,7 @@ from store.tables import budgets
 
 RETURN_INTERVAL = timedelta(milliseconds=20)  # between those that come back after a pause of an unpaced scope
 FIRST_PAUSE = timedelta(seconds=1)  # one refusal among many sends may mean one message only
+AT_ONCE = timedelta(seconds=2)  # a refusal so soon after a pause says that it was too short
 LONGEST_PAUSE = timedelta(minutes=1)  # without a time named by the other side: how late an outage's end is noticed
 PROBE = timedelta(seconds=30)  # after a refused credential one goes first, and the others wait for how it fares
 LATE = timedelta(seconds=5)  # a slot of a paced scope that was missed by more is lost, or a crowd would use old ones
@@ -160,17 +161,19 @@ class Budgets:
         return Slot(max(at, now), troubled=troubled)
 
     async def charge(self, scope: str, interval: timedelta, cost: int) -> None:
-        """What a send cost beyond what was reserved for it: the next slot is `cost` intervals later."""
-        assert cost >= 0
+        """What a send cost beyond what was reserved for it: the next slot is `cost` intervals later.
+
+        Below 0 it cost less: the next slot is earlier, but not before now. The pace that `observe` set counts, too.
+        """
         if not cost:
             return
         now = self._clock.now()
         async with self._database.write() as connection:
             await advisory_lock(connection, f"holdfast:budget:{scope}")
             row = await _find(connection, scope)
-            next_slot = max(from_micros(row["next_slot_at"]), now) if row else now
+            next_slot = _charged(row, now, interval, cost)
             used = _counted(row, now, cost, None, None)
-            await _save(connection, scope, row, next_slot_at=micros(next_slot + interval * cost), **used)
+            await _save(connection, scope, row, next_slot_at=micros(next_slot), **used)
 
     async def reserve_window(self, scope: str, *, limit: int, per: timedelta, aligned: bool, cost: int = 1) -> Slot:
         """Go now, if the window has room, and be counted; else when to ask again.
@@ -264,8 +267,9 @@ class Budgets:
     async def pause(self, scope: str, why: PausedFor, *, asked: timedelta | None = None, detail: str = "") -> datetime:
         """Move all slots of `scope` behind a pause; when it ends.
 
-        Without `asked` it doubles from 1 s to 1 min with every pause since the last success. Refusals of requests that
-        were sent before a pause began do not lengthen it.
+        Without `asked`, or where that is no time at all, it doubles from 1 s to 1 min with every pause since the last
+        success; where the pause before has only just ended, it is at least so long. Refusals of requests that were sent
+        before a pause began do not lengthen it.
         """
         now = self._clock.now()
         async with self._database.write() as connection:
@@ -273,13 +277,7 @@ class Budgets:
             row = await _find(connection, scope)
             failures = row["failures"] if row else 0
             running = row is not None and row["blocked_until"] > micros(now)
-            if asked is not None:
-                until = now + asked
-            elif running and row is not None:
-                until = from_micros(row["blocked_until"])
-            else:
-                until = now + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10))
-            blocked_until = max(micros(until), row["blocked_until"] if row else NEVER)
+            blocked_until = max(micros(_paused_until(row, now, asked)), row["blocked_until"] if row else NEVER)
             if running and row is not None and row["blocked_for"] == PausedFor.AUTH:
                 why, detail = PausedFor.AUTH, row["detail"]
             await _save(
@@ -379,6 +377,32 @@ def _slot(row: RowMapping | None, now: datetime, wish: _Wish) -> tuple[datetime,
     return slot + step * (min(wish.cost, burst) - 1), after
 
 
+def _paused_until(row: RowMapping | None, now: datetime, asked: timedelta | None) -> datetime:
+    named = asked if asked is not None and asked > timedelta() else None
+    if row is not None and row["blocked_until"] > micros(now):
+        return from_micros(row["blocked_until"]) if named is None else now + named
+    failures = row["failures"] if row else 0
+    doubled: timedelta = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10))
+    if named is None:
+        return now + doubled
+    again = row is not None and failures > 0 and now - from_micros(row["blocked_until"]) <= AT_ONCE
+    return now + (max(named, doubled) if again else named)
+
+
+def _charged(row: RowMapping | None, now: datetime, interval: timedelta, cost: int) -> datetime:
+    """The next slot, after what a send cost besides what was reserved for it."""
+    pace = _pace(row, now)
+    if row is None:
+        return now + interval * max(cost, 0)
+    next_slot = from_micros(row["next_slot_at"])
+    if cost < 0:
+        earliest = max(now, from_micros(row["blocked_until"]))
+        return max(next_slot + max(interval, pace or UNPACED) * cost, min(next_slot, earliest))
+    begins = max(next_slot, now)
+    charged = begins + interval * cost
+    return charged if pace is None else max(charged, min(begins + pace * cost, from_micros(row["pace_until"])))
+
+
 def _counted(
     row: RowMapping | None, at: datetime, cost: int, limit: int | None, per: timedelta | None
 ) -> dict[str, int | None]:
@@ -392,8 +416,8 @@ def _counted(
     values["per"] = window
     began = row["window_started_at"] if row else None
     if began is None or micros(at) >= began + window:
-        return values | {"window_started_at": micros(at), "used": cost}
-    return values | {"used": (row["used"] if row else 0) + cost}
+        return values | ({"window_started_at": micros(at), "used": cost} if cost > 0 else {})
+    return values | {"used": max((row["used"] if row else 0) + cost, 0)}
 
 
 def _window(row: RowMapping | None, now: datetime, per: timedelta, *, aligned: bool) -> tuple[datetime, int]:

@@ -19,7 +19,7 @@ from store.dialect import upsert
 from store.ids import new_id
 from store.jobs import InvalidCursor
 from store.sealed import Sealing
-from store.tables import connections, sync_places, synced_rows
+from store.tables import connections, sync_left_out, sync_places, synced_rows
 
 NEVER = -1  # microseconds; before every time
 DELETING = "it is being deleted"
@@ -219,7 +219,8 @@ class Connections:
             gone = await connection.execute(delete(synced_rows).where(mine, tuple_(*keys).in_(some)))
             if gone.rowcount == MAX_ROWS_PER_WRITE:
                 return True
-            await connection.execute(delete(sync_places).where(sync_places.c.connection_id == connection_id))
+            for table in (sync_places, sync_left_out):
+                await connection.execute(delete(table).where(table.c.connection_id == connection_id))
             await connection.execute(delete(connections).where(_one(tenant, connection_id)))
         return False
 

@@ -377,6 +377,15 @@ sync_places = Table(
     Column("updated_at", BigInteger, nullable=False),
 )
 
+# Parents whose children a pass left out, so that the next one asks for all of them.
+sync_left_out = Table(
+    "sync_left_out",
+    MAIN,
+    Column("connection_id", Text, primary_key=True),
+    Column("resource", Text, primary_key=True),
+    Column("parent_id", Text, primary_key=True),
+)
+
 # No index has seen_pass: every row's changes in every full pass.
 synced_rows = Table(
     "synced_rows",

@@ -3,6 +3,8 @@
 Where each resource stands is in the store, so a job that failed, or a connection that was frozen, goes on from there.
 """
 
+from typing import NoReturn
+
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
@@ -42,7 +44,12 @@ class SyncWorkflow:
         self._failed = dict(so_far.failed) if so_far else dict[str, str]()
         self._causes = set(so_far.causes) if so_far else set[str]()
         self._vendor = Address(vendor_queue(request.provider), request.connection_id)
-        self._job = Job(SYNC, request.job, started_at=so_far.started_at if so_far else None)
+        self._job = Job(
+            SYNC,
+            request.job,
+            started_at=so_far.started_at if so_far else None,
+            continue_at=lambda _places: self._continue_as_new(),  # they hold slots only, which may be lost
+        )
 
     @workflow.run
     async def run(self, request: SyncRequest) -> SyncResult:  # noqa: ARG002 - __init__ has it
@@ -62,7 +69,9 @@ class SyncWorkflow:
         while self._left:
             await self._pull(self._left[0])
             self._left = self._left[1:]
-        await self._job.step(SyncActivities.finish, FinishSync(job=ref, connection_id=connection_id))
+        await self._job.step(
+            SyncActivities.finish, FinishSync(job=ref, connection_id=connection_id, synced=not self._failed)
+        )
         return self._ended()
 
     async def _pull(self, resource: str) -> None:
@@ -82,6 +91,9 @@ class SyncWorkflow:
                 pulled = await self._job.step(SyncActivities.pull_page, order, key=key, at=self._vendor)
                 self._counts[resource] = pulled.counts
                 finished = pulled.finished
+                if pulled.refused:
+                    self._failed.setdefault(resource, pulled.refused[:MAX_WORDS])
+                    self._causes.add(pulled.cause)
                 if not finished and workflow.info().is_continue_as_new_suggested():
                     self._continue_as_new()
         except ApplicationError as error:
@@ -91,7 +103,7 @@ class SyncWorkflow:
                 self._job.so_far = SyncResult(counts=self._counts)
                 raise
 
-    def _continue_as_new(self) -> None:
+    def _continue_as_new(self) -> NoReturn:
         so_far = SyncSoFar(
             started_at=self._job.started_at,
             left=self._left or (),
@@ -108,7 +120,7 @@ class SyncWorkflow:
         self._job.so_far = result
         words = "; ".join(f"{resource}: {words}" for resource, words in self._failed.items())
         raise ApplicationError(
-            f"{len(self._failed)} of {len(self._counts)} resources failed: {words}",
+            f"{len(self._failed)} of {len(self._counts.keys() | self._failed.keys())} resources failed: {words}",
             type=next(iter(self._causes)) if len(self._causes) == 1 else "several_causes",
             non_retryable=True,
         )

@@ -38,10 +38,10 @@ FIELDS = (
 
 
 class Settings(spec.Settings):
-    """Which site, and in which zone the connecting user reads the times of a query."""
+    """Which site, and the time zone of the connecting user's profile: a query's times are read in it."""
 
     cloud_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
-    time_zone: str = "UTC"
+    time_zone: str
 
     @field_validator("time_zone")
     @classmethod

@@ -166,7 +166,9 @@ class Budget:
         return self.per / (self.limit * self.share)
 
     def having(self, limits: Mapping[str, int]) -> "Budget":
-        """With the limit of a connection's own plan."""
+        """With the limit of a connection's own plan, which is none of what all connections share."""
+        if self.holder is Holder.APP:
+            return self
         return replace(self, limit=limits.get(self.name, self.limit))
 
     @property

@@ -76,17 +76,23 @@ class PullPage(StepOrder):
 
 
 class PagePulled(Fact):
-    """`finished` is the end of the resource's pass."""
+    """`finished` is the end of the resource's pass.
+
+    `refused` says why a parent was left out, `cause` groups equal ones.
+    """
 
     counts: ResourceCounts
     finished: bool
+    refused: str = ""
+    cause: str = ""
 
 
 class FinishSync(StepOrder):
-    """Note that the connection was synced."""
+    """Clean up, and note that all of the connection was synced, if it was."""
 
     job: JobRef
     connection_id: str
+    synced: bool = True
 
 
 class SyncFinished(Fact):

@@ -164,7 +164,8 @@ async def sync_connection(
         log.warning("temporal.unavailable", error=str(error), status=error.status.name)
         detail = (
             "The Temporal service does not answer: the sync is stored and not started. Send the same request again, or "
-            "leave it to the schedule, which starts it at most a quarter of an hour after Temporal is back."
+            "leave it to the schedule, which starts it at most a quarter of an hour after Temporal is back"
+            + (", though not in full." if full else ".")
         )
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         raise Problem(503, "temporal_unavailable", detail, headers=headers) from error

@@ -44,12 +44,10 @@ async def _first(
 ) -> tuple[Ran, list[str], dict[str, Any]]:
     asked = {"name": "demo", "sizes": SIZES[vendor]}
     account = (await control.post(f"/control/vendors/accounts/{vendor}", json=asked)).raise_for_status().json()
-    options = {"jira": "cloud_id", "figma": "team_id"}
-    name = options.get(vendor)
     body = {
         "provider": vendor,
         "account": "demo",
-        "settings": {name: account["options"][name]} if name else {},
+        "settings": _settings(vendor, account["options"]),
         "credentials": {
             each: account[each] for each in ("access_token", "refresh_token", "client_id", "client_secret")
         },
@@ -65,6 +63,12 @@ async def _first(
         if there != held["rows"]:
             problems.append(f"{vendor} has {there} {resource}, and {held['rows']} came")
     return ran, problems, view
+
+
+def _settings(vendor: str, options: dict[str, Any]) -> dict[str, Any]:
+    if vendor == "jira":
+        return {"cloud_id": options["cloud_id"], "time_zone": options["zone"]}
+    return {"team_id": options["team_id"]} if vendor == "figma" else {}
 
 
 async def _changes(

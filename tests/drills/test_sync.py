@@ -43,10 +43,14 @@ async def connect(up: Running, simulator: httpx.AsyncClient, vendor: str) -> tup
         "acme",
         vendor,
         "acme",
-        settings={"cloud_id": account["options"]["cloud_id"]} if vendor == "jira" else {},
+        settings=_settings(account) if vendor == "jira" else {},
         credentials={name: account[name] for name in (*SECRETS, "client_id")},
     )
     return made, account
+
+
+def _settings(account: dict[str, Any]) -> dict[str, Any]:
+    return {"cloud_id": account["options"]["cloud_id"], "time_zone": account["options"]["zone"]}
 
 
 async def live_ids(up: Running, to: Connection, resource: str) -> list[str]:

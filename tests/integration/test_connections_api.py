@@ -140,7 +140,7 @@ class TestCreate:
         self, services: Services, acme: httpx.AsyncClient
     ) -> None:
         await made(acme, account="first")
-        told = await made(acme, sync=True, settings={"limits": {"requests": 15_000}})
+        told = await made(acme, sync=True, settings={"limits": {"requests": 1_500}})
         job_id, connection_id = told["sync"]["job_id"], told["connection_id"]
         first_run_id = told["sync"]["links"]["web_ui"].rpartition("/")[2]
         public, ui = services.settings.resolved_public_url(), services.settings.resolved_temporal_ui_url()
@@ -156,7 +156,7 @@ class TestCreate:
             "tenant": "acme",
             "provider": "github",
             "account": "acme-bot",
-            "settings": {"limits": {"requests": 15_000}},
+            "settings": {"limits": {"requests": 1_500}},
             "state": "active",
             "reason": None,
             "frozen_at": None,
@@ -218,7 +218,11 @@ class TestCreate:
                 "unknown_provider",
                 "There is no connector for 'trello'. There are connectors for figma, github, jira, slack.",
             ),
-            ({"provider": "jira"}, "invalid_request", "body.settings.cloud_id: is missing"),
+            (
+                {"provider": "jira"},
+                "invalid_request",
+                "body.settings.cloud_id: is missing; body.settings.time_zone: is missing",
+            ),
             (
                 {"settings": {"site": "x"}},
                 "invalid_request",
@@ -233,6 +237,27 @@ class TestCreate:
                 {"settings": {"limits": {"requests": 0}}},
                 "invalid_request",
                 "body.settings.limits.requests: Input should be greater than 0",
+            ),
+            (
+                {"settings": {"limits": {"requests": 5_001}}},
+                "invalid_request",
+                (
+                    "body.settings.limits.requests: may be at most 5,000, because the queue of github lets no "
+                    "connection have more"
+                ),
+            ),
+            (
+                {
+                    "provider": "jira",
+                    "settings": {"cloud_id": "x", "time_zone": "UTC", "limits": {"points": 1, "burst": 101, "day": 1}},
+                },
+                "invalid_request",
+                (
+                    "body.settings.limits.points: is shared by all connections of jira, and no connection's plan "
+                    "changes it: leave it out; "
+                    "body.settings.limits.burst: may be at most 100, because the queue of jira lets no connection have "
+                    "more; body.settings.limits.day: is no budget of jira; it has burst"
+                ),
             ),
             ({"credentials": {}}, "invalid_request", "body.credentials.access_token: is missing"),
             ({"credentials": {"access_token": ""}}, "invalid_request", "body.credentials.access_token: is empty"),

@@ -367,6 +367,72 @@ async def test_a_cost_that_is_known_afterwards_is_charged(budgets: Budgets, cloc
 
 
 @pytest.mark.asyncio
+async def test_what_was_reserved_and_not_used_is_given_back(budgets: Budgets, clock: FixedClock) -> None:
+    async def next_slot() -> timedelta:
+        (use,) = await budgets.uses("s")
+        return (use.next_slot_at or clock.now()) - clock.now()
+
+    await budgets.reserve("s", interval=SECOND, cost=10, limit=100, per=MINUTE)
+    await budgets.charge("s", SECOND, -4)
+    assert (await next_slot(), (await budgets.uses("s"))[0].used) == (6 * SECOND, 6)
+    clock.advance(2 * SECOND)
+    await budgets.charge("s", SECOND, -50)
+    assert (await next_slot(), (await budgets.uses("s"))[0].used) == (timedelta(), 0)
+    clock.advance(2 * SECOND)
+    await budgets.charge("s", SECOND, -1)
+    assert (await budgets.reserve("s", interval=SECOND, burst=3)).at == clock.now()
+    await budgets.pause("s", PausedFor.LIMIT, asked=MINUTE)
+    await budgets.charge("s", SECOND, -9)
+    assert (await budgets.reserve("s", interval=SECOND)).at == clock.now() + MINUTE
+    clock.advance(2 * MINUTE)
+    await budgets.charge("s", SECOND, -9)
+    assert (await budgets.uses("s"))[0].used == 0
+    await budgets.charge("never used", SECOND, -9)
+    assert (await budgets.reserve("never used", interval=SECOND)).at == clock.now()
+
+
+@pytest.mark.asyncio
+async def test_what_is_charged_afterwards_keeps_the_observed_pace(budgets: Budgets, clock: FixedClock) -> None:
+    resets_at = NOW + 1_000 * SECOND
+    await budgets.reserve("s", interval=SECOND)
+    await budgets.observe("s", remaining=100, resets_at=resets_at, interval=SECOND)
+    clock.advance(SECOND)
+    await budgets.charge("s", SECOND, 7)
+
+    async def next_slot() -> float:
+        (use,) = await budgets.uses("s")
+        assert use.next_slot_at is not None
+        return round((use.next_slot_at - clock.now()).total_seconds(), 3)
+
+    assert await next_slot() == 70
+    await budgets.charge("s", SECOND, -3)
+    assert await next_slot() == 40
+    await budgets.charge("s", SECOND, 500)
+    assert await next_slot() == 999  # at the reset there is all of it again
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("asked", [timedelta(), -SECOND, timedelta(milliseconds=1), SECOND])
+async def test_pauses_grow_where_the_other_side_asks_for_too_short_ones(
+    budgets: Budgets, clock: FixedClock, asked: timedelta
+) -> None:
+    pauses = []
+    for _ in range(8):
+        began = clock.now()
+        until = await budgets.pause("s", PausedFor.LIMIT, asked=asked)
+        pauses.append((until - began).total_seconds())
+        clock.advance(until - began + timedelta(milliseconds=300))
+    first = asked.total_seconds() if asked > timedelta() else 1
+    assert pauses == [first, 2, 4, 8, 16, 32, 60, 60]
+    assert await budgets.pause("s", PausedFor.LIMIT, asked=5 * MINUTE) == clock.now() + 5 * MINUTE
+    clock.advance(5 * MINUTE)
+    await budgets.succeeded("s")
+    assert await budgets.pause("s", PausedFor.LIMIT, asked=SECOND) == clock.now() + SECOND
+    clock.advance(MINUTE)
+    assert await budgets.pause("s", PausedFor.LIMIT, asked=SECOND) == clock.now() + SECOND
+
+
+@pytest.mark.asyncio
 async def test_none_left_is_a_pause_until_the_reset_that_counts_as_no_failure(
     database: Database, budgets: Budgets, clock: FixedClock
 ) -> None:

@@ -30,7 +30,7 @@ SINCE_0003 = (
     *("people", "targets", "preferences", "suppressions", "notifications", "budgets"),
     *("recipient_sets", "recipients", "audiences", "broadcasts", "broadcast_chunks"),
     *("events", "digest_settings", "digests"),
-    *("connections", "sync_places", "synced_rows"),
+    *("connections", "sync_places", "sync_left_out", "synced_rows"),
 )
 MIGRATE = """
 import asyncio, json, sys

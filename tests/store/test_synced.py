@@ -158,7 +158,7 @@ async def test_a_deletion_counts_once_keeps_the_data_and_can_be_undone(
     back = [SyncedRow("a", {"v": 1}, "p", "3"), SyncedRow("never-seen", {"x": 1})]
     assert await synced.save_page(github, "r", back, END, pass_id=None) == Counts(updated=2)
     kept = (await synced.rows(github, "r"))[0]
-    assert kept == StoredRow("a", {"v": 1}, "p", "3", None, NOW, clock.now())
+    assert kept == StoredRow("a", {"v": 1}, "p", "3", None, clock.now(), clock.now())
     assert await synced.counts(github) == {"r": Held(3, 0)}
 
 

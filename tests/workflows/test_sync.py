@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from contracts.payloads.sync import (
     sync_workflow_id,
 )
 from store.connections import ConnectionState
+from store.database import DatabaseUnavailable
 from tests.workflows.sync_stage import REFRESH, SyncStage, a_minute, refused, sync_stage
 from workflows.sync import SyncWorkflow
 from workflows.sync_all import SyncAllWorkflow
@@ -240,6 +242,83 @@ async def test_a_parent_that_is_not_there_any_more_is_left_out(stage: SyncStage)
     stage.vendor.next_answers = [None, None, None, refused(404)]
     assert counts(await stage.sync(to), "books") == {"created": 2, "pages": 2}
     assert await stage.ids(to, "books") == ["a1", "c1"]
+
+
+async def test_a_parent_that_was_left_out_is_asked_for_everything_the_next_time(stage: SyncStage) -> None:
+    old = datetime(2020, 1, 1, tzinfo=UTC)
+    for shelf in "ab":
+        stage.vendor.add(shelf, f"{shelf}1", at=old)
+    to = await stage.connect()
+    stage.vendor.next_answers = [None, None, refused(404)]
+    await stage.sync(to)
+    assert await stage.ids(to, "books") == ["a1"]
+    for in_full in (True, False):  # once, and then only what changed
+        stage.vendor.asked.clear()
+        await stage.sync(to)
+        assert stage.vendor.paths[-1].startswith("/shelves/b/books")
+        assert ("since=" not in stage.vendor.paths[-1]) is in_full
+        assert await stage.ids(to, "books") == ["a1", "b1"]
+
+
+async def test_parents_that_come_back_bring_their_children_again(stage: SyncStage) -> None:
+    stage.vendor.add("a", "a1", at=datetime(2020, 1, 1, tzinfo=UTC))
+    to = await stage.connect()
+    await stage.sync(to)
+    shelves, stage.vendor.shelves = stage.vendor.shelves, []
+    await stage.sync(to)
+    assert await stage.ids(to, "books") == []
+    stage.vendor.shelves = shelves
+    await stage.sync(to)
+    assert await stage.ids(to, "books") == ["a1"]
+
+
+async def test_one_parent_that_is_always_refused_keeps_no_other_from_its_turn(stage: SyncStage) -> None:
+    for shelf in "abc":
+        stage.vendor.add(shelf, f"{shelf}1")
+    to = await stage.connect()
+    stage.vendor.next_answers = [None, None, refused(422)]
+    error = await failure_of(stage, await stage.start(to))
+    assert error.type == "http_422"
+    assert "1 of 2 resources failed: books: " in error.message
+    assert "(under shelves a)" in error.message
+    assert await stage.ids(to, "books") == ["b1", "c1"]
+    unsynced = await stage.connections.get("acme", to.connection_id)
+    assert unsynced is not None
+    assert unsynced.last_synced_at is None
+
+
+async def test_a_page_at_which_the_vendor_always_fails_is_given_up(
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.sync.MAX_TROUBLES", 3)
+    for shelf in "ab":
+        stage.vendor.add(shelf, f"{shelf}1")
+    to = await stage.connect()
+    stage.vendor.next_answers = [None, *[refused(500)] * 4]
+    error = await failure_of(stage, await stage.start(to))
+    assert error.type == "http_500"
+    assert await stage.ids(to, "books") == ["b1"]
+
+
+async def test_new_tokens_are_not_lost_while_the_store_is_away(
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.vendor.add("a")
+    stage.vendor.tokens = set()
+    stage.vendor.refresh_tokens = {REFRESH: "access-2"}
+    to = await stage.connect(refresh_token=REFRESH)
+    replace, tries = stage.connections.replace_credentials, 0
+
+    async def away_once(*arguments: Any) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise DatabaseUnavailable("the store does not answer")
+        return await replace(*arguments)
+
+    monkeypatch.setattr(stage.connections, "replace_credentials", away_once)
+    await stage.sync(to)
+    assert (await stage.connections.credentials(to))[0]["access_token"] == "access-last"
 
 
 async def test_who_asks_while_one_runs_joins_it(stage: SyncStage) -> None:

@@ -52,7 +52,7 @@ def _refused(status: int, *messages: str) -> Reply:
 
 
 VENDOR = VendorSample(
-    settings={"cloud_id": "5f3c9a"},
+    settings={"cloud_id": "5f3c9a", "time_zone": "UTC"},
     headers={
         "X-RateLimit-Limit": "350",
         "X-RateLimit-Remaining": "349",

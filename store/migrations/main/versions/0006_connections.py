@@ -42,6 +42,12 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.BigInteger, nullable=False),
     )
     op.create_table(
+        "sync_left_out",
+        sa.Column("connection_id", sa.Text, primary_key=True),
+        sa.Column("resource", sa.Text, primary_key=True),
+        sa.Column("parent_id", sa.Text, primary_key=True),
+    )
+    op.create_table(
         "synced_rows",
         sa.Column("connection_id", sa.Text, primary_key=True),
         sa.Column("resource", sa.Text, primary_key=True),
