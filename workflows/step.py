@@ -408,7 +408,7 @@ def _words(cause: BaseException) -> str:
         limits = {
             TimeoutType.HEARTBEAT: "its worker went away (no heartbeat)",
             TimeoutType.START_TO_CLOSE: "one attempt took longer than its start-to-close timeout",
-            TimeoutType.SCHEDULE_TO_START: "no worker took it in time: is one running for its queue, or is that stopped?",
+            TimeoutType.SCHEDULE_TO_START: "no worker took it in time: does one run, or is its queue stopped?",
             TimeoutType.SCHEDULE_TO_CLOSE: "no worker finished it within its schedule-to-close timeout",
         }
         return limits.get(cause.type or TimeoutType.START_TO_CLOSE, cause.message)
