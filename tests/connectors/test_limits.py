@@ -91,9 +91,7 @@ async def points_by_hour(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("connections", "hours", "rows"), [(1, 1, full), (20, 1, full), (200, 1, full), (200, 2, any_size)]
-)
+@pytest.mark.parametrize(("connections", "hours", "rows"), [(1, 1, full), (200, 1, full), (20, 1, any_size)])
 async def test_an_hours_points_are_not_overspent_by_those_that_wait_in_line(
     limits: Limits, budgets: Budgets, clock: FixedClock, connections: int, hours: int, rows: Callable[[int], int]
 ) -> None:

@@ -18,9 +18,9 @@ from store.connections import Connection
 from tests.integration.stack import Running, running
 
 SIZES = {
-    "github": {"repos": 3, "issues": 1_200, "comments": 1},
+    "github": {"repos": 3, "issues": 800, "comments": 1},
     "jira": {"projects": 2, "issues": 400, "comments": 0, "users": 150},
-    "slack": {"channels": 5, "messages": 700, "replies": 0, "users": 300},
+    "slack": {"channels": 5, "messages": 400, "replies": 0, "users": 300},
 }
 KINDS = {
     "github": {"repositories": "repos", "issues": "issues", "comments": "comments"},
@@ -106,7 +106,7 @@ async def test_three_kills_lose_no_row_double_none_and_show_no_secret(tmp_path: 
         for fault in FAULTS:
             (await simulator.post("/control/vendors/faults", json=fault)).raise_for_status()
         jobs = {vendor: (await start_sync(up.services, to)).job for vendor, (to, _) in made.items()}
-        for rows in (300, 1_200, 2_400):
+        for rows in (300, 900, 1_800):
             async with asyncio.timeout(120):
                 while sum([await rows_of(up, to) for to, _ in made.values()]) < rows:
                     await asyncio.sleep(0.02)

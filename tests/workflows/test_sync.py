@@ -122,12 +122,12 @@ async def test_a_throttled_page_waits_as_long_as_the_vendor_says_and_is_asked_fo
 async def test_a_vendor_that_is_away_is_waited_for(stage: SyncStage, away: httpx.Response | Exception) -> None:
     stage.vendor.add("a", "a1")
     to = await stage.connect()
-    stage.vendor.next_answers = [away] * 9
+    stage.vendor.next_answers = [away] * 5
     assert counts(await stage.sync(to), "books") == {"created": 1, "pages": 1}
     waits = [later[0] - sooner[0] for sooner, later in pairwise(stage.vendor.asked)]
-    assert len(stage.vendor.asked) == 11
+    assert len(stage.vendor.asked) == 7
     assert waits[0] < timedelta(seconds=5)
-    assert timedelta(seconds=55) < waits[8] < timedelta(seconds=65)
+    assert timedelta(seconds=15) < waits[4] < timedelta(seconds=20)
 
 
 async def test_pages_keep_to_a_budget_of_the_store(client: Client, tmp_path: Path) -> None:
