@@ -30,7 +30,7 @@ demo: .venv/.installed
 
 test: .venv/.installed
 	$(RUN) pytest
-	@echo "Not run here: what needs a browser, a Docker engine, Redis or promtool."
+	@echo "Not run here: what needs a browser, a Docker engine, Redis or promtool, and the long drills (make drills)."
 
 dev: .venv/.installed
 	@$(RUN) holdfast up --simulator
@@ -61,7 +61,7 @@ bench-broadcast: .venv/.installed
 
 # the drills at full length: two minutes of load with three kills, ten minutes without a relay
 drills: .venv/.installed
-	HOLDFAST_DRILL_SECONDS=120 HOLDFAST_DRILL_OUTAGE_SECONDS=600 HOLDFAST_DRILL_RECIPIENTS=20000 \
+	HOLDFAST_DRILLS=1 HOLDFAST_DRILL_SECONDS=120 HOLDFAST_DRILL_OUTAGE_SECONDS=600 HOLDFAST_DRILL_RECIPIENTS=20000 \
 	HOLDFAST_DRILL_KILLS=3 $(RUN) pytest tests/drills -s
 
 # one history per released shape; existing ones are kept

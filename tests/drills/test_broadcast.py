@@ -16,10 +16,11 @@ from activities.bulk_delivery import IN_FLIGHT
 from runtime.ports import free_port
 from starter.simulated import folder, http_url
 from store.effect_batches import GATHER_ROWS
+from tests.drills import long
 from tests.integration.stack import Running, running
 from workflows.broadcast import AT_ONCE
 
-RECIPIENTS = int(os.environ.get("HOLDFAST_DRILL_RECIPIENTS", "2000"))  # `make drills` takes 20,000
+RECIPIENTS = int(os.environ.get("HOLDFAST_DRILL_RECIPIENTS", "800"))  # `make drills` takes 20,000
 KILLS = int(os.environ.get("HOLDFAST_DRILL_KILLS", "1"))  # and 3
 KILL_AT = (0.1, 0.35, 0.6)[:KILLS]  # of the recipients; a lost worker's claims are leased for 30 s
 SHARE_OF_FAULTS = 0.05
@@ -33,6 +34,7 @@ def kill_bulk_worker(up: Running) -> None:
     next(each for each in family if "worker.py" in str(each.cmdline())).send_signal(signal.SIGKILL)
 
 
+@long
 @pytest.mark.asyncio
 async def test_kills_in_a_broadcast_lose_nothing_and_show_it_once(tmp_path: Path) -> None:
     ports = {name: free_port() for name in ("simulator_smtp_port", "simulator_http_port", "simulator_apns_port")}

@@ -11,6 +11,7 @@ import pytest
 from temporalio.client import WorkflowHistory
 
 from starter.demo.samples import scanned_pdf
+from tests.drills import long
 from tests.integration.stack import Running, closed, running
 
 PAGES = 10
@@ -81,7 +82,7 @@ async def test_after_kill_9_the_job_goes_on_and_no_finished_page_is_read_again(t
     assert max(scheduled.values()) <= 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=long)])
 async def test_a_stopped_worker_drains_with_code_0_and_burns_no_attempt(tmp_path: Path, number: signal.Signals) -> None:
     async with running(tmp_path / "run", drain_seconds=1) as up:
         job_id, workflow_id, _content = await submit(up, tmp_path)

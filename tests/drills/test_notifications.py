@@ -20,6 +20,7 @@ from activities.delivery import LONGEST_WAIT
 from contracts.catalogue import NOTIFICATION, QUEUES
 from runtime.ports import free_port
 from starter.simulated import folder, http_url
+from tests.drills import long
 from tests.integration.stack import Running, running
 
 PER_SECOND = 25
@@ -180,6 +181,7 @@ async def test_three_kills_and_faults_lose_nothing_and_show_each_push_once(tmp_p
     assert sum(repeats.values()) <= lost_replies + len(KILL_AT) * AT_ONCE
 
 
+@long
 @pytest.mark.asyncio
 async def test_mails_wait_out_an_outage_of_the_relay(tmp_path: Path) -> None:
     async with (

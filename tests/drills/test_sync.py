@@ -1,6 +1,7 @@
-"""The worker is killed three times while three vendors are synced, which answer with errors now and then."""
+"""The worker is killed while three vendors are synced, which answer with errors now and then."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ KINDS = {
     "jira": {"projects": "projects", "users": "users", "issues": "issues"},
     "slack": {"channels": "channels", "users": "users", "messages": "messages"},
 }
+KILL_AT = (300, 900, 1_800)[: int(os.environ.get("HOLDFAST_DRILL_KILLS", "1"))]  # rows; `make drills` takes three
 FAULTS = (
     {"kind": "error", "status": 503, "rate": 0.04},
     {"kind": "reset", "rate": 0.02},
@@ -95,7 +97,7 @@ async def told(client: Client) -> Iterator[bytes]:
     return iter(found)
 
 
-async def test_three_kills_lose_no_row_double_none_and_show_no_secret(tmp_path: Path) -> None:
+async def test_kills_lose_no_row_double_none_and_show_no_secret(tmp_path: Path) -> None:
     ports = {f"simulator_{name}_port": free_port() for name in ("smtp", "http", "apns")}
     async with (
         running(tmp_path, simulator=True, connector_speed=60.0, **ports) as up,
@@ -106,7 +108,7 @@ async def test_three_kills_lose_no_row_double_none_and_show_no_secret(tmp_path: 
         for fault in FAULTS:
             (await simulator.post("/control/vendors/faults", json=fault)).raise_for_status()
         jobs = {vendor: (await start_sync(up.services, to)).job for vendor, (to, _) in made.items()}
-        for rows in (300, 900, 1_800):
+        for rows in KILL_AT:
             async with asyncio.timeout(120):
                 while sum([await rows_of(up, to) for to, _ in made.values()]) < rows:
                     await asyncio.sleep(0.02)
