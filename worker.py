@@ -241,6 +241,8 @@ async def run(settings: Settings, names: Sequence[str], without: Sequence[str]) 
                 connections=connections,
                 synced=Synced(database, clock),
                 limits=Limits(budgets, clock),
+                database=database,
+                jobs=jobs,
                 clock=clock,
             ),
             sync_all=SyncAllActivities(connectors=connectors, connections=connections, database=database, jobs=jobs),

@@ -5,7 +5,7 @@ transaction of the last row of this one, never ahead of it.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 import structlog
@@ -16,7 +16,7 @@ from activities.connectors.engine import Ask, Engine, Page
 from activities.connectors.known import UnknownProvider, connector
 from activities.connectors.spec import Connector, Credentials, Judgement, Meaning
 from activities.heartbeat import heartbeating
-from activities.sync_limits import Caller, Limits, is_away
+from activities.sync_limits import Caller, Limits, is_away, page_size
 from activities.sync_place import Place, Walk, opened, parent_of
 from contracts.errors import FailureKind, failure
 from contracts.payloads.job import WaitUntil
@@ -31,9 +31,9 @@ from contracts.payloads.sync import (
 )
 from runtime.clock import Clock
 from store.connections import Connection, Connections, ConnectionState
-from store.database import DatabaseUnavailable
+from store.database import Database, DatabaseUnavailable
+from store.jobs import Jobs
 from store.synced import PAUSE, Counts, StoredRow, Synced
-from store.synced import Place as StoredPlace
 
 log = structlog.get_logger(__name__)
 
@@ -67,9 +67,13 @@ class SyncActivities:
         connections: Connections,
         synced: Synced,
         limits: Limits,
+        database: Database,
+        jobs: Jobs,
         clock: Clock,
     ) -> None:
         self._connectors = connectors
+        self._database = database
+        self._jobs = jobs
         self._engine = engine
         self._connections = connections
         self._synced = synced
@@ -99,12 +103,9 @@ class SyncActivities:
             try:
                 connection = await self._connection(order.job.tenant, order.connection_id)
                 known = self._connector(connection.provider)
-                caller = Caller(
-                    known,
-                    known.resource(order.resource),
-                    connection.connection_id,
-                    known.settings.model_validate(connection.settings),
-                )
+                resource = known.resource(order.resource)
+                settings = known.settings.model_validate(connection.settings)
+                caller = Caller(known, resource, connection.connection_id, settings, expected=page_size(resource))
                 return await self._pull(_Work(order, connection, caller))
             except DatabaseUnavailable as error:
                 log.warning("store.away", reason=str(error))
@@ -301,10 +302,10 @@ class SyncActivities:
             return await self._saved(work, place.at(page.cursor), page, found, seen_by)
         if not listed_all or place.spoiled:
             return await self._saved(work, await self._onwards(work, place), page, found, seen_by)
-        if left_out and place.parent is not None:
-            await self._synced.take_in(work.connection.connection_id, resource.name, place.parent)
         sweeping = place.having(cursor=None, sweeping=True)
         saved = await self._saved(work, sweeping, page, found, seen_by)
+        if left_out and place.parent is not None:
+            await self._synced.take_in(work.connection.connection_id, resource.name, place.parent)
         swept = await self._sweep(work, sweeping.having(counts=saved.counts))
         return await self._saved(work, (await self._at_parent(work, swept))[0])
 
@@ -325,7 +326,7 @@ class SyncActivities:
 
     async def _place(self, work: _Work) -> Place | None:
         stored = await self._synced.place(work.connection.connection_id, work.caller.resource.name)
-        return None if stored is None else Place.model_validate(stored.place)
+        return None if stored is None else Place.model_validate(stored)
 
     async def _saved(
         self,
@@ -336,25 +337,25 @@ class SyncActivities:
         seen_by: str | None = None,
     ) -> PagePulled:
         """Rows and place, in one transaction; the counts of the pass are part of the place."""
-        counts = place.counts.plus(found or ResourceCounts())
+        kept = place
 
-        def told(saved: Counts) -> StoredPlace:
-            nonlocal counts
-            counts = place.counts.plus(found or ResourceCounts()).plus(
-                ResourceCounts(
-                    created=saved.created, updated=saved.updated, unchanged=saved.unchanged, deleted=saved.deleted
+        def told(saved: Counts) -> dict[str, JsonValue]:
+            nonlocal kept
+            counts = place.counts.plus(found or ResourceCounts()).plus(ResourceCounts(**asdict(saved)))
+            kept = place.having(counts=counts)
+            stored: dict[str, JsonValue] = kept.model_dump(mode="json")
+            return stored
+
+        name = work.caller.resource.name
+        rows = page.rows if page else ()
+        await self._synced.save_page(work.connection.connection_id, name, rows, told, pass_id=seen_by)
+        if page is not None:
+            done = kept.counts.created + kept.counts.updated + kept.counts.unchanged
+            async with self._database.write() as connection:
+                await self._jobs.progress(
+                    connection, work.order.job.job_id, stage=name, done=done, total=0, unit="rows"
                 )
-            )
-            return StoredPlace(place.having(counts=counts).model_dump(mode="json"), place.pass_id)
-
-        await self._synced.save_page(
-            work.connection.connection_id,
-            work.caller.resource.name,
-            page.rows if page else (),
-            told,
-            pass_id=seen_by,
-        )
-        return PagePulled(counts=counts, finished=place.finished)
+        return PagePulled(counts=kept.counts, finished=kept.finished)
 
     async def _connection(self, tenant: str, connection_id: str) -> Connection:
         found = await self._connections.get(tenant, connection_id)

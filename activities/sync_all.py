@@ -40,8 +40,8 @@ class SyncAllActivities:
         """
         changed: list[str] = []
         async with heartbeating():
-            for name, connector in self._connectors.items():
-                limit = wanted(connector, await self._connections.count_active(name))
+            for connector in self._connectors.values():
+                limit = await wanted(connector, self._connections)
                 try:
                     changed += await queue_limits.apply(activity.client(), connector.queue, limit)
                 except RPCError as error:

@@ -156,15 +156,14 @@ class Limits:
         """What headers say of budgets: other clients of the same account use them too."""
         known = {each.name: each for each in caller.budgets}
         for each in observed:
-            budget = known.get(each.budget) or next((found for found in known.values() if not each.budget), None)
-            named = budget is not None and budget.name == each.budget
-            scope = caller.scope(budget) if budget is not None and named else caller.account
+            named = known.get(each.budget)
+            pace = named if each.budget else next(iter(known.values()), None)
             await self._budgets.observe(
-                scope,
+                caller.scope(named) if named else caller.account,
                 remaining=each.remaining,
                 resets_at=each.resets_at,
                 limit=each.limit,
-                interval=budget.interval if budget else None,
+                interval=pace.interval if pace else None,
             )
 
     async def refused(self, caller: Caller, judgement: Judgement) -> WaitUntil:

@@ -15,6 +15,7 @@ from temporalio.common import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.scheduled import CLOSED
 from contracts.catalogue import SYNC
 from contracts.payloads.job import JobRef, JobState
 from contracts.payloads.sync import SyncRequest, sync_workflow_id
@@ -26,7 +27,6 @@ from store.jobs import Job, Jobs, NewJob
 
 log = structlog.get_logger(__name__)
 
-CLOSED = frozenset(state for state in JobState if state.closed)
 JOB_ID_MEMO = "job_id"
 TIMEOUT = timedelta(seconds=5)  # of one call
 ENDING = timedelta(milliseconds=100)  # between two looks at a run that has recorded its end and has yet to close

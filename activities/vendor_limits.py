@@ -2,13 +2,14 @@
 
 from activities.connectors.spec import Budget, Connector, Holder, KeptBy
 from runtime.queue_limits import QueueLimit
+from store.connections import Connections
 
 UNSTATED = 50 / 60  # a second, where no limit is stated
 OUTER = 1.05  # of all connections' limits together: a cap behind those of each
 
 
-def wanted(connector: Connector, connections: int) -> QueueLimit:
-    """For a vendor with so many active connections.
+async def wanted(connector: Connector, connections: Connections) -> QueueLimit:
+    """For a vendor with the active connections that there are.
 
     The whole queue has the app's limit, or else what all connections may use together; each connection, as a fairness
     key, has its own.
@@ -17,8 +18,10 @@ def wanted(connector: Connector, connections: int) -> QueueLimit:
     app = _smallest([each for each in queued if each.holder is Holder.APP])
     own = _smallest([each for each in queued if each.holder is Holder.CONNECTION])
     account = own if own is not None else _of_resources(connector)
-    whole = app if app is not None else OUTER * (account or UNSTATED) * max(connections, 1)
-    return QueueLimit(per_second=whole, per_key=own)
+    if app is not None:
+        return QueueLimit(per_second=app, per_key=own)
+    active = max(await connections.count_active(connector.name), 1)
+    return QueueLimit(per_second=OUTER * (account or UNSTATED) * active, per_key=own)
 
 
 def _smallest(budgets: list[Budget]) -> float | None:

@@ -127,7 +127,6 @@ async def _until_known(client: Client, names: list[str]) -> None:
 async def _queues(client: Client, connectors: Mapping[str, Connector], connections: Connections) -> list[str]:
     """Set the rates of the vendors' queues. What an operator set stays."""
     changed = []
-    for name, connector in connectors.items():
-        limit = wanted(connector, await connections.count_active(name))
-        changed += await queue_limits.apply(client, connector.queue, limit)
+    for connector in connectors.values():
+        changed += await queue_limits.apply(client, connector.queue, await wanted(connector, connections))
     return changed

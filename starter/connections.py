@@ -122,7 +122,7 @@ async def bring_limits_in_line(services: Services, provider: str) -> None:
     known = services.connectors.get(provider)
     if known is None:
         return
-    limit = wanted(known, await services.connections.count_active(provider))
+    limit = await wanted(known, services.connections)
     try:
         async with asyncio.timeout(LIMITS_WITHIN):
             changed = await queue_limits.apply(services.temporal, known.queue, limit)

@@ -6,14 +6,12 @@ import typer
 from rich.table import Table
 
 from activities.connectors.known import UnknownProvider, connector
-from activities.connectors.spec import Connector
 from activities.vendor_limits import wanted
 from runtime import queue_limits
-from runtime.queue_limits import QueueLimit
 from runtime.settings import Settings
 from starter.command import complain, out, run_command
 from starter.queue_rate import NotARate, in_words, per_second
-from starter.services import Services, open_services
+from starter.services import open_services
 
 queues = typer.Typer(help="The rates of the vendors' queues.", no_args_is_help=True)
 
@@ -56,7 +54,7 @@ def limit(
                 complain(str(error))
                 return 2
             if wished is None:
-                await queue_limits.restore(services.temporal, known.queue, await _wanted(services, known))
+                await queue_limits.restore(services.temporal, known.queue, await wanted(known, services.connections))
             else:
                 await queue_limits.override(services.temporal, known.queue, wished)
             now = await queue_limits.read(services.temporal, known.queue)
@@ -64,7 +62,3 @@ def limit(
             return 0
 
     run_command(work(), settings)
-
-
-async def _wanted(services: Services, known: Connector) -> QueueLimit:
-    return wanted(known, await services.connections.count_active(known.name))

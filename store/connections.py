@@ -231,32 +231,6 @@ class Connections:
         async with self._database.read() as connection:
             return int((await connection.execute(query)).scalar_one())
 
-    async def due(
-        self, limit: int, after: str | None = None, *, synced_before: datetime | None = None
-    ) -> tuple[list[Connection], str | None]:
-        """Active ones of all tenants, never synced ones first, then the longest ago; the next page's cursor or None.
-
-        Args:
-            limit: of the page.
-            after: the cursor that the page before returned.
-            synced_before: without those synced at or after it. Who pages while connections are synced needs it, or one
-                that was on an early page comes again on a late one.
-
-        Raises:
-            InvalidCursor: `after` is something else.
-        """
-        at = func.coalesce(connections.c.last_synced_at, NEVER)
-        query = select(*PUBLIC).where(connections.c.state == ConnectionState.ACTIVE.value)
-        if after is not None:
-            query = query.where(tuple_(at, connections.c.connection_id) > tuple_(*_read_cursor(after)))
-        if synced_before is not None:
-            query = query.where(at < micros(synced_before))
-        query = query.order_by(at, connections.c.connection_id).limit(limit + 1)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        page = [_connection(row) for row in rows[:limit]]
-        return page, _cursor(page[-1].last_synced_at, page[-1]) if len(rows) > limit else None
-
     async def list(
         self,
         tenant: str | None,

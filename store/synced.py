@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -45,6 +45,7 @@ from store.tables import connections, sync_left_out, sync_places, synced_rows
 
 PAUSE = timedelta(milliseconds=20)  # between bulk writes, so that the API's own inserts get their turn
 KEY = ("connection_id", "resource", "row_id")
+Place = dict[str, JsonValue]  # where a resource stands: the sync's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +77,6 @@ class StoredRow:
     deleted_at: datetime | None
     first_seen_at: datetime
     changed_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """How far a resource is.
-
-    `place` is the sync's own. `pass_id` is the full pass that is under way, None outside one. `since` is what the next
-    incremental sync is to ask from. `updated_at` is when it was saved.
-    """
-
-    place: dict[str, JsonValue]
-    pass_id: str | None = None
-    since: str | None = None
-    updated_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +114,13 @@ class Synced:
         self._clock = clock
 
     async def place(self, connection_id: str, resource: str) -> Place | None:
-        """How far it is; None where nothing was saved, or `reset`."""
+        """How far it is; None where nothing was saved."""
         query = select(sync_places).where(
             sync_places.c.connection_id == connection_id, sync_places.c.resource == resource
         )
         async with self._database.read() as connection:
             row = (await connection.execute(query)).first()
-        return Place(row.place, row.pass_id, row.since, from_micros(row.updated_at)) if row else None
+        return row.place if row else None
 
     async def save_page(
         self,
@@ -169,7 +156,7 @@ class Synced:
                 await lock_rows(connection, connection_id)
                 counts += await self._save(connection, connection_id, resource, batch, pass_id)
                 if start + MAX_ROWS_PER_WRITE >= len(once):
-                    there = place if isinstance(place, Place) else place(counts)
+                    there = place(counts) if callable(place) else place
                     await self._save_place(connection, connection_id, resource, there)
         return counts
 
@@ -210,12 +197,7 @@ class Synced:
         return Counts(**fates)
 
     async def _save_place(self, connection: AsyncConnection, connection_id: str, resource: str, place: Place) -> None:
-        values = {
-            "place": place.place,
-            "pass_id": place.pass_id,
-            "since": place.since,
-            "updated_at": micros(self._clock.now()),
-        }
+        values = {"place": place, "updated_at": micros(self._clock.now())}
         row = upsert(connection.dialect)(sync_places).values(connection_id=connection_id, resource=resource, **values)
         await connection.execute(row.on_conflict_do_update(index_elements=["connection_id", "resource"], set_=values))
 
@@ -365,12 +347,6 @@ class Synced:
         )
         async with self._database.read() as connection:
             return {row.resource: Held(row.live, row.deleted) for row in await connection.execute(query)}
-
-    async def reset(self, connection_id: str) -> None:
-        """Forget all places, so that the next sync is a full one. Rows stay."""
-        async with self._database.write() as connection:
-            await lock_rows(connection, connection_id)
-            await connection.execute(delete(sync_places).where(sync_places.c.connection_id == connection_id))
 
 
 _LIVE = synced_rows.c.deleted_at.is_(None)

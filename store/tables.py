@@ -372,8 +372,6 @@ sync_places = Table(
     Column("connection_id", Text, primary_key=True),
     Column("resource", Text, primary_key=True),
     Column("place", JSON, nullable=False),
-    Column("pass_id", Text),
-    Column("since", Text),
     Column("updated_at", BigInteger, nullable=False),
 )
 

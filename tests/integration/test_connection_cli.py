@@ -37,7 +37,7 @@ from starter import connection_cli
 from starter.cli import app
 from starter.command import EXPECTED
 from starter.services import Services
-from store.synced import Place, SyncedRow
+from store.synced import SyncedRow
 from store.tables import connections, jobs, sync_places, synced_rows
 from tests.integration.served import served
 from workflows.sync import SyncWorkflow
@@ -181,7 +181,7 @@ async def test_what_cannot_be_connected_is_told_and_leaves_nothing(
 async def test_rows_are_lines_of_json(services: Services, holdfast: Commands) -> None:
     connection_id = await made(holdfast)
     rows = [SyncedRow(f"{number:03}", {"title": "Ä [/x]"}, "9") for number in range(250)]
-    await services.synced.save_page(connection_id, "issues", rows, Place({}), pass_id=None)
+    await services.synced.save_page(connection_id, "issues", rows, {}, pass_id=None)
     _, told, _ = await holdfast("rows", connection_id, "issues", "--limit", "1000")
     decoder, place, found = json.JSONDecoder(), 0, []
     while place < len(told):
@@ -213,7 +213,7 @@ async def test_watching_shows_pages_and_waits_and_ends_with_how_it_ended(
         if order.resource == "issues":
             await released.wait()
         rows = [SyncedRow(order.resource, {})]
-        await services.synced.save_page(connection_id, order.resource, rows, Place({}), pass_id=None)
+        await services.synced.save_page(connection_id, order.resource, rows, {}, pass_id=None)
         return PagePulled(counts=ResourceCounts(created=1, pages=1), finished=True)
 
     @activity.defn(name="sync.finish")

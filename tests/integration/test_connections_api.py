@@ -32,7 +32,7 @@ from starter.start_sync import start_sync
 from store.api_keys import Role
 from store.budgets import PausedFor
 from store.connections import Connection
-from store.synced import Place, SyncedRow
+from store.synced import SyncedRow
 from store.tables import budgets, connections, jobs, sync_places, synced_rows
 from tests.integration.served import served
 
@@ -132,7 +132,7 @@ def handle(services: Services, told: dict[str, Any]) -> WorkflowHandle[Any, Any]
 
 async def store_rows(services: Services, connection_id: str, count: int, resource: str = "issues") -> None:
     rows = [SyncedRow(f"{number:05}", {"id": number}) for number in range(count)]
-    await services.synced.save_page(connection_id, resource, rows, Place({}), pass_id=None)
+    await services.synced.save_page(connection_id, resource, rows, {}, pass_id=None)
 
 
 class TestCreate:
@@ -536,7 +536,7 @@ class TestFreezeAndRenew:
         told = await made(acme)
         path = f"/v1/connections/{told['connection_id']}"
         await services.connections.freeze("acme", told["connection_id"], "token_revoked", version=1)
-        await services.synced.save_page(told["connection_id"], "issues", (), Place({"page": 7}), pass_id=None)
+        await services.synced.save_page(told["connection_id"], "issues", (), {"page": 7}, pass_id=None)
         bad = await acme.put(f"{path}/credentials", json={"credentials": {"access_token": ""}})
         assert (bad.status_code, bad.json()["detail"]) == (422, "body.credentials.access_token: is empty")
         renewed = await acme.put(
@@ -553,7 +553,7 @@ class TestFreezeAndRenew:
         assert (now["sync"]["state"], now["note"]) == ("running", None)
         stored = await connection(services, told)
         assert await services.connections.credentials(stored) == ({"access_token": f"{SECRET}-2"}, 2)
-        assert await services.synced.place(told["connection_id"], "issues") == Place({"page": 7})
+        assert await services.synced.place(told["connection_id"], "issues") == {"page": 7}
 
     async def test_a_freeze_by_hand_can_be_taken_back_and_another_cannot(
         self, services: Services, acme: httpx.AsyncClient
@@ -674,7 +674,7 @@ class TestRows:
         connection_id = told["connection_id"]
         rows = [SyncedRow(f"{number}", {"id": number}, "9", "2026-11-24T09:00:00Z") for number in range(3)]
         rows.append(SyncedRow("3", {"id": 3}, "9", deleted=True))
-        await services.synced.save_page(connection_id, "issues", rows, Place({}), pass_id=None)
+        await services.synced.save_page(connection_id, "issues", rows, {}, pass_id=None)
         path = f"/v1/connections/{connection_id}/rows"
         first = (await acme.get(path, params={"resource": "issues", "limit": 3})).json()
         assert [each["row_id"] for each in first["rows"]] == ["0", "1", "2"]

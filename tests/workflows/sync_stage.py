@@ -34,12 +34,12 @@ from activities.connectors.spec import (
     Settings,
     Since,
 )
-from activities.scheduled import ScheduledActivities
+from activities.scheduled import CLOSED, ScheduledActivities
 from activities.sync import SyncActivities
 from activities.sync_all import SyncAllActivities
 from activities.sync_limits import Limits
 from contracts.catalogue import SYNC
-from contracts.payloads.job import JobRecorded, JobRef, JobState, RecordJob
+from contracts.payloads.job import JobRecorded, JobRef, RecordJob
 from contracts.payloads.sync import SyncRequest, SyncResult, SyncSoFar, sync_workflow_id
 from store.budgets import Budgets
 from store.connections import Connection, Connections
@@ -54,7 +54,6 @@ from workflows.sync_all import SyncAllWorkflow
 
 Handle = WorkflowHandle[SyncWorkflow, SyncResult]
 TOKEN, REFRESH = "access-1-secret", "refresh-1-secret"
-CLOSED = frozenset(state for state in JobState if state.closed)
 KEYS = ["YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXphYmNkZWY="]
 
 
@@ -247,6 +246,8 @@ async def sync_stage(client: Client, folder: Path, *budgets: Budget) -> AsyncIte
             connections=connections,
             synced=synced,
             limits=Limits(Budgets(database, clock), clock),
+            database=database,
+            jobs=jobs,
             clock=clock,
         )
         everybody = SyncAllActivities(

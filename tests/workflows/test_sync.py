@@ -1,7 +1,7 @@
 """The sync job on a real store with skipped time."""
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from contracts.payloads.sync import (
 )
 from store.connections import ConnectionState
 from store.database import DatabaseUnavailable
+from store.synced import SyncedRow
 from tests.workflows.sync_stage import REFRESH, SyncStage, a_minute, refused, sync_stage
 from workflows.sync import SyncWorkflow
 from workflows.sync_all import SyncAllWorkflow
@@ -66,6 +67,7 @@ async def test_a_first_sync_brings_everything_and_the_next_only_what_changed(sta
     assert await stage.ids(to, "books") == ["a1", "a2", "a3", "c1"]
     job = await stage.last_job()
     assert (job.state, job.result) == (JobState.DONE, first.model_dump(mode="json"))
+    assert (job.stage, job.progress_done, job.progress_unit) == ("books", 4, "rows")
     synced = await stage.connections.get("acme", to.connection_id)
     assert synced is not None
     assert synced.last_job_id == job.job_id
@@ -258,6 +260,29 @@ async def test_a_parent_that_was_left_out_is_asked_for_everything_the_next_time(
         assert stage.vendor.paths[-1].startswith("/shelves/b/books")
         assert ("since=" not in stage.vendor.paths[-1]) is in_full
         assert await stage.ids(to, "books") == ["a1", "b1"]
+
+
+async def test_a_left_out_parent_is_still_asked_for_everything_if_its_rows_could_not_be_stored(
+    stage: SyncStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.vendor.add("a", "a1", at=datetime(2020, 1, 1, tzinfo=UTC))
+    to = await stage.connect()
+    stage.vendor.next_answers = [None, refused(404)]
+    await stage.sync(to)
+    save, tries = stage.synced.save_page, 0
+
+    async def away_once(connection_id: str, resource: str, rows: Sequence[SyncedRow], *place: Any, **more: Any) -> Any:
+        nonlocal tries
+        if resource == "books" and rows:
+            tries += 1
+            if tries == 1:
+                raise DatabaseUnavailable("the store does not answer")
+        return await save(connection_id, resource, rows, *place, **more)
+
+    monkeypatch.setattr(stage.synced, "save_page", away_once)
+    await stage.sync(to)
+    assert tries == 2
+    assert await stage.ids(to, "books") == ["a1"]
 
 
 async def test_parents_that_come_back_bring_their_children_again(stage: SyncStage) -> None:

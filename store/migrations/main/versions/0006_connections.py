@@ -37,8 +37,6 @@ def upgrade() -> None:
         sa.Column("connection_id", sa.Text, primary_key=True),
         sa.Column("resource", sa.Text, primary_key=True),
         sa.Column("place", sa.JSON, nullable=False),
-        sa.Column("pass_id", sa.Text),
-        sa.Column("since", sa.Text),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
     )
     op.create_table(
